@@ -1,0 +1,1 @@
+"""Expose a node's metrics and logs, and run the declared actions that an operator asks for."""

@@ -1,0 +1,1 @@
+"""Run declared actions as root, behind a Unix socket, for tickets only."""

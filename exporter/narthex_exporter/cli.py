@@ -1,0 +1,74 @@
+"""The ``narthex`` command: finds its subcommands in the installed entry points."""
+
+import importlib.metadata
+import platform
+import sys
+from typing import Any, Final
+
+import click
+
+from narthex_exporter.contract.errors import NarthexError
+
+GROUP: Final = "narthex.commands"
+
+
+class Commands(click.Group):
+    """A group whose members are loaded when they are used: a node carries no operator code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the subcommands that are installed."""
+        del ctx
+        return sorted(point.name for point in importlib.metadata.entry_points(group=GROUP))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one subcommand."""
+        del ctx
+        for point in importlib.metadata.entry_points(group=GROUP, name=cmd_name):
+            try:
+                loaded: click.Command = point.load()
+            except ModuleNotFoundError as error:
+                return _missing(cmd_name, error.name or "")
+            return loaded
+        return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a subcommand; a known error is told in words, never as a traceback."""
+        try:
+            return super().invoke(ctx)
+        except NarthexError as error:
+            click.echo(f"narthex: {error}", err=True)
+            if error.hint:
+                click.echo(f"  what to do: {error.hint}", err=True)
+            sys.exit(1)
+
+
+def _missing(name: str, module: str) -> click.Command:
+    def tell() -> None:
+        raise NarthexError(
+            f"`narthex {name}` needs the Python module {module}, which is not installed",
+            hint="run script/up, or: pip install 'narthex[operator]'",
+        )
+
+    return click.Command(name, callback=tell, help="(not installed)", hidden=True)
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    if value and not ctx.resilient_parsing:
+        version = importlib.metadata.version("narthex")
+        click.echo(f"narthex, version {version}")
+        click.echo(f"  python version:   {platform.python_version()}")
+        click.echo(f"  platform:         {platform.system().lower()}/{platform.machine()}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print version and platform.",
+)
+def main() -> None:
+    """Watch servers and act on them."""

@@ -1,0 +1,98 @@
+"""What plans and queries may know of a node: read-only, typed, pretended in tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessFact:
+    """One process, as it was when looked at.
+
+    ``start_ticks`` (clock ticks after boot, proc(5)) and ``pid`` together identify it.
+    ``owner_unit`` and ``owner_container`` are empty where neither owns it. Text fields come from
+    the process itself: hostile.
+    """
+
+    pid: int
+    start_ticks: int
+    ppid: int
+    user: str
+    uid: int
+    comm: str
+    cmdline: str
+    state: str
+    nice: int
+    threads: int
+    rss_bytes: int
+    cpu_seconds: float
+    started_at_seconds: float
+    is_kernel_thread: bool = False
+    is_ours: bool = False
+    owner_unit: str = ""
+    owner_container: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitFact:
+    """One systemd unit, in systemd's own words (see org.freedesktop.systemd1(5))."""
+
+    name: str
+    description: str
+    load_state: str
+    active_state: str
+    sub_state: str
+    unit_file_state: str = ""
+    fragment_path: str = ""
+    can_reload: bool = False
+    main_pid: int = 0
+    required_by: tuple[str, ...] = ()
+    memory_bytes: int | None = None
+    tasks: int | None = None
+    active_since_seconds: float | None = None
+
+
+class ProcessFacts(Protocol):
+    """Read the process table."""
+
+    def get(self, pid: int) -> ProcessFact | None:
+        """Look one process up; ``None`` when there is none."""
+        ...
+
+    def list(self) -> Sequence[ProcessFact]:
+        """List every process."""
+        ...
+
+
+class UnitFacts(Protocol):
+    """Read systemd's units."""
+
+    def unavailable(self) -> str:
+        """Say why systemd cannot be asked; empty when it can."""
+        ...
+
+    def get(self, name: str) -> UnitFact | None:
+        """Look one unit up, loading it if need be; ``None`` when there is no such unit."""
+        ...
+
+    def list(self) -> Sequence[UnitFact]:
+        """List loaded units and installed unit files."""
+        ...
+
+    def journal(self, name: str, *, lines: int) -> Sequence[str]:
+        """Read the last lines that a unit logged; empty where there is no journal."""
+        ...
+
+
+class Facts(Protocol):
+    """Everything that a plan or a query may read."""
+
+    @property
+    def processes(self) -> ProcessFacts:
+        """The process table."""
+        ...
+
+    @property
+    def units(self) -> UnitFacts:
+        """The systemd units."""
+        ...

@@ -1,0 +1,194 @@
+"""Declare an action or a query once; everything else is derived from the declaration."""
+
+import abc
+import enum
+import inspect
+import re
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from narthex_exporter.contract.facts import Facts
+from narthex_exporter.contract.steps import Outcome, Step
+
+NAME: Final = re.compile(r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*\.[a-z][a-z0-9]*(?:-[a-z0-9]+)*$")
+
+
+class Danger(enum.StrEnum):
+    """How bad it is to run something by mistake, least to worst; see docs/glossary.md."""
+
+    SAFE = "safe"
+    REVERSIBLE = "reversible"
+    DISRUPTIVE = "disruptive"
+    DESTRUCTIVE = "destructive"
+
+    @property
+    def rank(self) -> int:
+        """Order the levels: 0 for safe to 3 for destructive."""
+        return list(Danger).index(self)
+
+
+class Params(BaseModel, abc.ABC):
+    """Base of every action's parameters: unknown fields are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    @abc.abstractmethod
+    def resource(self) -> str:
+        """Name the thing acted on (``service/nginx.service``).
+
+        One string for the lock, the audit row and the typed confirmation.
+        """
+
+
+class QueryParams(BaseModel):
+    """Base of every query's parameters: unknown fields are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Result(BaseModel):
+    """Base of what a query returns. Readers ignore fields they do not know."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+P = TypeVar("P", bound=Params)
+Q = TypeVar("Q", bound=QueryParams)
+R = TypeVar("R", bound=Result)
+
+# A plan yields steps; one that must look in between receives the outcome of the last.
+Plan = Callable[[P, Facts], Generator[Step, Outcome | None, None]]
+Read = Callable[[Q, Facts], R]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action(Generic[P]):
+    """One thing that a node can be asked to do."""
+
+    name: str
+    title: str
+    danger: Danger
+    params: type[P]
+    plan: Plan[P]
+    needs: frozenset[str] = frozenset()
+    inverse: str | None = None
+    timeout_seconds: float = 60.0
+    root_equivalent: bool = False
+
+    @property
+    def family(self) -> str:
+        """The part of the name before the dot."""
+        return self.name.partition(".")[0]
+
+    @property
+    def permission(self) -> str:
+        """The permission that a user must hold."""
+        return f"action:{self.name}"
+
+    @property
+    def summary(self) -> str:
+        """The first line of the plan's docstring."""
+        return _first_line(self.plan)
+
+    @property
+    def description(self) -> str:
+        """The rest of the plan's docstring: what a user should know before running it."""
+        return (inspect.getdoc(self.plan) or "").partition("\n")[2].strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query(Generic[Q, R]):
+    """One thing that a node can be asked about."""
+
+    name: str
+    title: str
+    params: type[Q]
+    result: type[R]
+    read: Read[Q, R]
+    needs: frozenset[str] = frozenset()
+    timeout_seconds: float = 10.0
+
+    @property
+    def permission(self) -> str:
+        """The permission that a user must hold."""
+        return f"query:{self.name}"
+
+    @property
+    def summary(self) -> str:
+        """The first line of the reader's docstring."""
+        return _first_line(self.read)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Every action and query of this release, by exact name: names are data, never attributes."""
+
+    actions: Mapping[str, Action[Any]] = field(default_factory=dict)
+    queries: Mapping[str, Query[Any, Any]] = field(default_factory=dict)
+
+
+def action(
+    *,
+    name: str,
+    title: str,
+    danger: Danger,
+    needs: set[str] | None = None,
+    inverse: str | None = None,
+    timeout_seconds: float = 60.0,
+    root_equivalent: bool = False,
+) -> Callable[[Plan[P]], Action[P]]:
+    """Turn a plan function into an Action; its docstring and first annotation are used."""
+
+    def declare(plan: Plan[P]) -> Action[P]:
+        return Action(
+            name=_checked(name, plan),
+            title=title,
+            danger=danger,
+            params=_first_annotation(plan),
+            plan=plan,
+            needs=frozenset(needs or ()),
+            inverse=inverse,
+            timeout_seconds=timeout_seconds,
+            root_equivalent=root_equivalent,
+        )
+
+    return declare
+
+
+def query(
+    *, name: str, title: str, needs: set[str] | None = None, timeout_seconds: float = 10.0
+) -> Callable[[Read[Q, R]], Query[Q, R]]:
+    """Turn a reading function into a Query; its docstring and annotations are used."""
+
+    def declare(read: Read[Q, R]) -> Query[Q, R]:
+        return Query(
+            name=_checked(name, read),
+            title=title,
+            params=_first_annotation(read),
+            result=inspect.signature(read, eval_str=True).return_annotation,
+            read=read,
+            needs=frozenset(needs or ()),
+            timeout_seconds=timeout_seconds,
+        )
+
+    return declare
+
+
+def _checked(name: str, function: Callable[..., Any]) -> str:
+    if not NAME.match(name):
+        raise TypeError(f"{name!r} is not a name of the form family.verb")
+    if not inspect.getdoc(function):
+        raise TypeError(f"{name} needs a docstring: it is its documentation")
+    return name
+
+
+def _first_annotation(function: Callable[..., Any]) -> Any:
+    return next(iter(inspect.signature(function, eval_str=True).parameters.values())).annotation
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").partition("\n")[0]

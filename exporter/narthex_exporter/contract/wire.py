@@ -1,0 +1,257 @@
+"""The JSON that crosses between operator and node. ``docs/protocol.md`` tells it in prose.
+
+Within protocol 1 only additions are made: readers ignore fields that they do not know.
+"""
+
+import enum
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.contract.spec import Action, Danger, Query
+
+PROTOCOL: Final = 1
+TICKET_HEADER: Final = "Narthex-Ticket"
+NONCE_HEADER: Final = "Replay-Nonce"
+INSTANCE_HEADER: Final = "Narthex-Instance"
+PROBLEM_TYPE: Final = "application/problem+json"
+MAX_BODY_BYTES: Final = 1 << 20
+
+
+class Message(BaseModel):
+    """Base of every message: unknown fields are ignored, for forward compatibility."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Problem(Message):
+    """An error in RFC 9457's shape; ``application/problem+json``.
+
+    ``type`` is a stable short name (``ticket-invalid``, ``resource-busy``), ``detail`` tells a
+    person what happened to what, ``hint`` what to do next.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    hint: str = ""
+    errors: tuple["FieldError", ...] = ()
+    run: str | None = None
+
+
+class FieldError(Message):
+    """One invalid field: ``path`` is dotted (``params.unit``)."""
+
+    path: str
+    message: str
+
+
+class ActionManifest(Message):
+    """One action as a node advertises it."""
+
+    name: str
+    title: str
+    summary: str
+    description: str = ""
+    danger: Danger
+    permission: str
+    timeout_seconds: float
+    params: dict[str, Any]
+    inverse: str | None = None
+    root_equivalent: bool = False
+    available: bool = True
+    unavailable_reason: str = ""
+
+
+class QueryManifest(Message):
+    """One query as a node advertises it."""
+
+    name: str
+    title: str
+    summary: str
+    permission: str
+    params: dict[str, Any]
+    available: bool = True
+    unavailable_reason: str = ""
+
+
+class Manifest(Message):
+    """What a node can do, and who it is.
+
+    ``instance`` changes each time the actor starts; ``policy`` is the node policy's summary
+    (mode, and the danger ceiling of each family), for people: the node judges by its own file.
+    """
+
+    protocol: int = PROTOCOL
+    version: str
+    node: str
+    instance: str
+    boot_id: str
+    policy: dict[str, Any]
+    actions: tuple[ActionManifest, ...]
+    queries: tuple[QueryManifest, ...]
+
+
+class PlannedStep(Message):
+    """One step as shown to a person, with its exact content."""
+
+    text: str
+    exact: dict[str, Any]
+
+
+class PlanReply(Message):
+    """What a run would do. ``digest`` goes into the run's request: what runs is what was shown."""
+
+    action: str
+    resource: str
+    danger: Danger
+    steps: tuple[PlannedStep, ...]
+    notes: tuple[str, ...] = ()
+    diff: str = ""
+    digest: str
+    complete: bool = True
+
+
+class PlanRequest(Message):
+    """Ask what a run would do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    params: dict[str, Any]
+
+
+class RunRequest(Message):
+    """Ask for a run. ``plan`` is the digest of the plan that was shown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    params: dict[str, Any]
+    plan: str
+    reason: str = ""
+
+
+class RunState(enum.StrEnum):
+    """Where a run stands; ``unknown`` until its node has been asked."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    UNKNOWN = "unknown"
+
+    @property
+    def final(self) -> bool:
+        """Tell whether it can still change."""
+        return self not in {RunState.QUEUED, RunState.RUNNING, RunState.UNKNOWN}
+
+
+class StepRecord(Message):
+    """One step of a run, with what it printed (head and tail kept)."""
+
+    text: str
+    state: RunState
+    code: int | None = None
+    output: str = ""
+    truncated: bool = False
+    started_at: AwareDatetime | None = None
+    duration_seconds: float | None = None
+
+
+class Run(Message):
+    """One run, as its node tells it. ``after`` is the resource's state, re-read after the run."""
+
+    id: str
+    action: str
+    resource: str
+    state: RunState
+    params: dict[str, Any]
+    steps: tuple[StepRecord, ...] = ()
+    error: str = ""
+    hint: str = ""
+    after: dict[str, Any] | None = None
+    accepted_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+
+
+def describe_action(action: Action[Any], *, unavailable: str = "") -> ActionManifest:
+    """Derive an action's manifest from its declaration."""
+    return ActionManifest(
+        name=action.name,
+        title=action.title,
+        summary=action.summary,
+        description=action.description,
+        danger=action.danger,
+        permission=action.permission,
+        timeout_seconds=action.timeout_seconds,
+        params=action.params.model_json_schema(),
+        inverse=action.inverse,
+        root_equivalent=action.root_equivalent,
+        available=not unavailable,
+        unavailable_reason=unavailable,
+    )
+
+
+def describe_query(query: Query[Any, Any], *, unavailable: str = "") -> QueryManifest:
+    """Derive a query's manifest from its declaration."""
+    return QueryManifest(
+        name=query.name,
+        title=query.title,
+        summary=query.summary,
+        permission=query.permission,
+        params=query.params.model_json_schema(),
+        available=not unavailable,
+        unavailable_reason=unavailable,
+    )
+
+
+def plan_digest(action: str, resource: str, steps: list[dict[str, Any]]) -> str:
+    """Hash a plan's exact content: SHA-256 of its JSON with sorted keys, as hex."""
+    text = json.dumps([action, resource, steps], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def new_run_id(clock: Callable[[], float] = time.time) -> str:
+    """Make a UUIDv7 (RFC 9562): sortable by time, the run's one name everywhere."""
+    milliseconds = int(clock() * 1000) & (1 << 48) - 1
+    value = milliseconds << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class DuplicateKeyError(NarthexError):
+    """A JSON object names one key twice."""
+
+
+def strict_json(body: bytes) -> Any:
+    """Parse JSON, refusing duplicate keys: ``json`` alone keeps the last and tells nobody.
+
+    Raises ValueError (with DuplicateKeyError as one cause) for anything that is not JSON.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) != len(items):
+            raise DuplicateKeyError("a JSON object names one key twice")
+        return found
+
+    try:
+        return json.loads(body, object_pairs_hook=pairs, parse_constant=_no_constant)
+    except (UnicodeDecodeError, RecursionError, DuplicateKeyError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

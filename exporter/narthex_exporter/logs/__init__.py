@@ -1,0 +1,1 @@
+"""Ship logs: sources, a queue on disk, pushes in the format of Loki."""

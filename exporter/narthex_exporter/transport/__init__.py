@@ -1,0 +1,1 @@
+"""Carry HTTP between our programs: TLS contexts, peer identities, one server."""

@@ -1,0 +1,89 @@
+"""Tell from a peer's certificate who it is: one SPIFFE URI names cluster, role and id."""
+
+import enum
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from cryptography import x509
+
+from narthex_exporter.contract.errors import NarthexError
+
+TRUST_ROOT: Final = "narthex.internal"
+ID: Final = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+
+
+class PeerError(NarthexError):
+    """A peer's certificate does not say who it is, or says more than one thing."""
+
+
+class Role(enum.StrEnum):
+    """What a certificate lets its holder be."""
+
+    NODE = "node"
+    OPERATOR = "operator"
+    SCRAPE = "scrape"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who a peer is. ``fingerprint`` is the SHA-256 of its certificate, as hex."""
+
+    cluster: str
+    role: Role
+    id: str
+    serial: int
+    fingerprint: str
+
+    @property
+    def uri(self) -> str:
+        """The SPIFFE id that the certificate carries."""
+        return spiffe_uri(self.cluster, self.role, self.id)
+
+
+def spiffe_uri(cluster: str, role: Role, name: str) -> str:
+    """Name a role in a cluster."""
+    return f"spiffe://{cluster}.{TRUST_ROOT}/{role}/{name}"
+
+
+def node_dns_name(cluster: str, node: str) -> str:
+    """Name a node for TLS: what the operator demands of the certificate it meets."""
+    return f"{node}.node.{cluster}.{TRUST_ROOT}"
+
+
+def identify(der: bytes, *, cluster: str | None = None) -> Identity:
+    """Read an identity from a certificate that TLS has already verified.
+
+    Demands a leaf (CA:FALSE, no keyCertSign) with exactly one URI name of our form, and of
+    ``cluster`` where that is given. Raises PeerError.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise PeerError(f"the peer's certificate is not one of ours: {error}") from error
+    if constraints.ca or usage.key_cert_sign:
+        raise PeerError("the peer shows a certificate authority where a leaf is due")
+    if len(uris) != 1:
+        raise PeerError(f"the peer's certificate names {len(uris)} URIs where one is due")
+    url = urlsplit(uris[0])
+    domain, _, root = (url.hostname or "").partition(".")
+    parts = url.path.split("/")
+    well_formed = url.scheme == "spiffe" and root == TRUST_ROOT and len(parts) == 3  # noqa: PLR2004
+    if not well_formed or parts[1] not in set(Role) or not ID.match(parts[2]):
+        raise PeerError(f"the peer's certificate names {uris[0]!r}, which is no identity of ours")
+    if cluster is not None and domain != cluster:
+        raise PeerError(f"the peer belongs to cluster {domain}, not {cluster}")
+    return Identity(
+        cluster=domain,
+        role=Role(parts[1]),
+        id=parts[2],
+        serial=certificate.serial_number,
+        fingerprint=hashlib.sha256(der).hexdigest(),
+    )

@@ -1,0 +1,1 @@
+"""Store log lines on SQLite and speak the HTTP API of Loki."""

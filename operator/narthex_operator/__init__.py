@@ -1,0 +1,1 @@
+"""Keep users, nodes and the audit, and run actions on nodes."""

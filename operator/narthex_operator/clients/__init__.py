@@ -1,0 +1,1 @@
+"""Talk to nodes, Prometheus, Alertmanager and the log store."""

@@ -1,0 +1,1 @@
+"""Keep rows: engine, models, migrations."""

@@ -1,0 +1,1 @@
+"""Passwords, sessions, secrets and the way to the signer."""
