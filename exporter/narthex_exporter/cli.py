@@ -6,6 +6,7 @@ import sys
 from typing import Any, Final
 
 import click
+from typing_extensions import override
 
 from narthex_exporter.contract.errors import NarthexError
 
@@ -15,11 +16,13 @@ GROUP: Final = "narthex.commands"
 class Commands(click.Group):
     """A group whose members are loaded when they are used: a node carries no operator code."""
 
+    @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the subcommands that are installed."""
         del ctx
         return sorted(point.name for point in importlib.metadata.entry_points(group=GROUP))
 
+    @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one subcommand."""
         del ctx
@@ -31,6 +34,7 @@ class Commands(click.Group):
             return loaded
         return None
 
+    @override
     def invoke(self, ctx: click.Context) -> Any:
         """Run a subcommand; a known error is told in words, never as a traceback."""
         try:

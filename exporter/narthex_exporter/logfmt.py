@@ -1,10 +1,12 @@
 """Write our programs' own logs: one event name and its fields a line, as logfmt or JSON."""
 
-import datetime
+import datetime as dt
 import json
 import logging
 import sys
 from typing import Final, Literal
+
+from typing_extensions import override
 
 Format = Literal["logfmt", "json"]
 LEVELS: Final = ("debug", "info", "warn", "error")
@@ -32,9 +34,10 @@ class Formatter(logging.Formatter):
         self.form = form
         self.component = component
 
+    @override
     def format(self, record: logging.LogRecord) -> str:
         """Give one line; no field can break it."""
-        when = datetime.datetime.fromtimestamp(record.created, tz=datetime.UTC)
+        when = dt.datetime.fromtimestamp(record.created, tz=dt.UTC)
         fields: dict[str, object] = {
             "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.replace("WARNING", "WARN"),
