@@ -1,0 +1,238 @@
+"""What each service promises. Pages, API and command line know services by these alone.
+
+Each method takes the Actor first and checks permission itself; it raises the errors of
+``narthex_operator.errors``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from narthex_operator.services.access import Actor
+from narthex_operator.services.views import (
+    ActorView,
+    AlertsView,
+    AuditPage,
+    Chart,
+    FleetView,
+    JoinView,
+    LogPage,
+    LogSearch,
+    NodeView,
+    PartState,
+    PlanView,
+    RunView,
+    SessionView,
+    SilenceView,
+    UserView,
+)
+
+
+class Accounts(Protocol):
+    """Users, sessions, API tokens."""
+
+    def sign_in(self, name: str, password: str, *, address: str, user_agent: str) -> str:
+        """Return a new session's token. Raises NotSignedInError or LimitedError."""
+        ...
+
+    def session(self, token: str, *, address: str) -> tuple[Actor, SessionView]:
+        """Look a session up. Raises NotSignedInError."""
+        ...
+
+    def sign_out(self, token: str) -> None:
+        """End a session; no error when it has ended already."""
+        ...
+
+    def change_password(self, actor: Actor, token: str, *, old: str, new: str) -> str:
+        """Change one's own password; ends every other session and returns this one's new token."""
+        ...
+
+    def set_preferences(self, actor: Actor, *, language: str, theme: str) -> None:
+        """Keep one's own language (``en``, ``ru``, empty: browser) and theme (``light``, …)."""
+        ...
+
+    def authenticate_token(self, bearer: str, *, address: str) -> Actor:
+        """Tell whose API token this is. Raises NotSignedInError."""
+        ...
+
+    def users(self, actor: Actor) -> Sequence[UserView]:
+        """List users (permission ``user:read``)."""
+        ...
+
+    def add_user(self, actor: Actor, *, name: str, role: str, password: str | None) -> str:
+        """Add a user (``user:write``); returns the first password, which must be changed."""
+        ...
+
+    def reset_password(self, actor: Actor, *, name: str) -> str:
+        """Give a user a new first password (``user:write``) and end their sessions."""
+        ...
+
+    def unlock(self, actor: Actor, *, name: str) -> None:
+        """Forget a user's failed sign-ins (``user:write``)."""
+        ...
+
+    def create_token(self, actor: Actor, *, name: str, role: str, lifetime: timedelta) -> str:
+        """Make an API token (``token:write``); it is shown this once."""
+        ...
+
+
+class Nodes(Protocol):
+    """Nodes and their enrolment."""
+
+    def list(self, actor: Actor) -> Sequence[NodeView]:
+        """List nodes that are not removed (``node:read``)."""
+        ...
+
+    def get(self, actor: Actor, ref: str) -> NodeView:
+        """Find a node by name or id (``node:read``). Raises NotFoundError."""
+        ...
+
+    def add(self, actor: Actor, *, name: str, address: str, lifetime: timedelta) -> JoinView:
+        """Add a node and make its one-time join token (``node:write``).
+
+        ``address`` is ``IP:port``, where operator and Prometheus will reach its exporter.
+        """
+        ...
+
+    def approve(self, actor: Actor, ref: str) -> NodeView:
+        """Let actions reach an enrolled node (``node:write``)."""
+        ...
+
+    def remove(self, actor: Actor, ref: str) -> NodeView:
+        """Refuse a node's certificate and stop its scrape; history stays (``node:write``)."""
+        ...
+
+
+class Fleet(Protocol):
+    """Figures from Prometheus."""
+
+    def overview(self, actor: Actor) -> FleetView:
+        """Show every node now (``node:read``); never waits longer than 3 s for Prometheus."""
+        ...
+
+    def charts(self, actor: Actor, ref: str, *, minutes: int) -> Sequence[Chart]:
+        """Give one node's charts (``node:read``): cpu, memory, disk, network, load."""
+        ...
+
+    def parts(self, actor: Actor) -> Sequence[PartState]:
+        """Look at every part of the product (``node:read``)."""
+        ...
+
+
+class Runs(Protocol):
+    """Queries and actions on nodes."""
+
+    def actor_of(self, actor: Actor, ref: str) -> ActorView:
+        """Tell what can be done on a node (``node:read``); never raises for a node that is off."""
+        ...
+
+    def query(
+        self, actor: Actor, ref: str, name: str, params: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Ask a node (``query:<name>``); the reply is validated by our declaration."""
+        ...
+
+    def plan(self, actor: Actor, ref: str, name: str, params: Mapping[str, Any]) -> PlanView:
+        """Ask a node what an action would do (``action:<name>`` at its danger)."""
+        ...
+
+    def submit(
+        self,
+        actor: Actor,
+        ref: str,
+        name: str,
+        params: Mapping[str, Any],
+        *,
+        plan: str,
+        reason: str = "",
+        confirmation: str = "",
+        run_id: str | None = None,
+    ) -> RunView:
+        """Run a planned action (``action:<name>`` at its danger).
+
+        ``plan`` is the shown plan's digest, ``confirmation`` the typed resource where danger
+        asks for it, ``run_id`` a caller's UUIDv7 that makes a retry harmless. The audit row is
+        written before anything is sent. Returns at once: look again with ``get``.
+        """
+        ...
+
+    def get(self, actor: Actor, run_id: str) -> RunView:
+        """Show one run (``run:read``), asking its node where it is not final."""
+        ...
+
+    def list(self, actor: Actor, *, node: str = "", limit: int = 50) -> Sequence[RunView]:
+        """List runs, newest first (``run:read``)."""
+        ...
+
+    def cancel(self, actor: Actor, run_id: str) -> RunView:
+        """Cancel a run (needs what running it needs)."""
+        ...
+
+
+class Audit(Protocol):
+    """The operator's ledger."""
+
+    def list(
+        self,
+        actor: Actor,
+        *,
+        before: int | None = None,
+        limit: int = 50,
+        node: str = "",
+        event: str = "",
+        run: str = "",
+    ) -> AuditPage:
+        """Show rows, newest first (``audit:read``)."""
+        ...
+
+
+class Alerts(Protocol):
+    """Alerts, their history and silences."""
+
+    def current(self, actor: Actor, *, node: str = "") -> AlertsView:
+        """List alerts that fire, are pending or silenced (``alert:read``)."""
+        ...
+
+    def history(self, actor: Actor, *, node: str = "", limit: int = 100) -> AlertsView:
+        """List alerts that have been, newest first (``alert:read``)."""
+        ...
+
+    def receive(self, payload: Mapping[str, Any]) -> int:
+        """Take Alertmanager's webhook (version 4); returns how many alerts it told of."""
+        ...
+
+    def silence(
+        self, actor: Actor, alert_id: str, *, duration: timedelta, comment: str
+    ) -> SilenceView:
+        """Silence one alert by its labels (``alert:silence``)."""
+        ...
+
+    def unsilence(self, actor: Actor, silence_id: str) -> None:
+        """End a silence (``alert:silence``)."""
+        ...
+
+
+class Logs(Protocol):
+    """Log search, by the same client that talks to real Loki."""
+
+    def search(self, actor: Actor, search: LogSearch) -> LogPage:
+        """Search lines (``log:read``); the LogQL is built here, with strict escaping."""
+        ...
+
+    def label_values(self, actor: Actor, label: str, *, node: str = "") -> Sequence[str]:
+        """List a label's values (``log:read``), for filters."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """All of them: what pages and API views are given."""
+
+    accounts: Accounts
+    nodes: Nodes
+    fleet: Fleet
+    runs: Runs
+    audit: Audit
+    alerts: Alerts
+    logs: Logs
