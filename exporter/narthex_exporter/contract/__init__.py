@@ -5,7 +5,7 @@ touches a node.
 """
 
 from narthex_exporter.contract.errors import NarthexError, RefusedError, TicketError
-from narthex_exporter.contract.facts import Facts, ProcessFact, UnitFact
+from narthex_exporter.contract.facts import Facts, HostFact, ProcessFact, UnitFact
 from narthex_exporter.contract.spec import (
     Action,
     Catalogue,
@@ -19,6 +19,8 @@ from narthex_exporter.contract.spec import (
 )
 from narthex_exporter.contract.steps import (
     DBusCall,
+    Look,
+    Note,
     Outcome,
     RunProgram,
     SetPriority,
@@ -33,7 +35,10 @@ __all__ = [
     "DBusCall",
     "Danger",
     "Facts",
+    "HostFact",
+    "Look",
     "NarthexError",
+    "Note",
     "Outcome",
     "Params",
     "ProcessFact",

@@ -10,7 +10,9 @@ class ProcessFact:
     """One process, as it was when looked at.
 
     ``start_ticks`` (clock ticks after boot, proc(5)) and ``pid`` together identify it.
-    ``owner_unit`` and ``owner_container`` are empty where neither owns it. Text fields come from
+    ``cmdline``'s arguments are
+    separated by NUL, as the kernel tells them. ``owner_unit`` and ``owner_container`` are empty where neither owns it. ``cpu_ratio`` is CPU
+    seconds per second since the last look, ``None`` where there was none. Text fields come from
     the process itself: hostile.
     """
 
@@ -31,6 +33,7 @@ class ProcessFact:
     is_ours: bool = False
     owner_unit: str = ""
     owner_container: str = ""
+    cpu_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,25 @@ class UnitFact:
     memory_bytes: int | None = None
     tasks: int | None = None
     active_since_seconds: float | None = None
+    result: str = ""
+    exit_status: int | None = None
+    restarts: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFact:
+    """The machine and its system. ``boot_seconds`` is Unix time; text may be empty if unknown."""
+
+    hostname: str
+    os_name: str
+    os_version: str
+    kernel: str
+    architecture: str
+    virtualization: str
+    cpus: int
+    memory_bytes: int
+    boot_id: str
+    boot_seconds: float
 
 
 class ProcessFacts(Protocol):
@@ -84,6 +106,14 @@ class UnitFacts(Protocol):
         ...
 
 
+class HostFacts(Protocol):
+    """Read what the machine is."""
+
+    def get(self) -> HostFact:
+        """Describe the machine."""
+        ...
+
+
 class Facts(Protocol):
     """Everything that a plan or a query may read."""
 
@@ -95,4 +125,9 @@ class Facts(Protocol):
     @property
     def units(self) -> UnitFacts:
         """The systemd units."""
+        ...
+
+    @property
+    def host(self) -> HostFacts:
+        """The machine itself."""
         ...

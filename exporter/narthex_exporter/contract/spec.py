@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from narthex_exporter.contract.facts import Facts
-from narthex_exporter.contract.steps import Outcome, Step
+from narthex_exporter.contract.steps import Look, Note, Outcome, Step
 
 NAME: Final = re.compile(r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*\.[a-z][a-z0-9]*(?:-[a-z0-9]+)*$")
 
@@ -60,8 +60,8 @@ P = TypeVar("P", bound=Params)
 Q = TypeVar("Q", bound=QueryParams)
 R = TypeVar("R", bound=Result)
 
-# A plan yields steps; one that must look in between receives the outcome of the last.
-Plan = Callable[[P, Facts], Generator[Step, Outcome | None, None]]
+# A plan yields steps, and notes for people; behind a Look it receives that step's outcome.
+Plan = Callable[[P, Facts], Generator[Step | Note | Look, Outcome | None, None]]
 Read = Callable[[Q, Facts], R]
 
 

@@ -93,6 +93,24 @@ Step = RunProgram | WriteFile | Signal | SetPriority | DBusCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something that a person should know before confirming; nothing is done."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """A step whose outcome the plan judges itself: ``outcome = yield Look(step=…)``.
+
+    A dry run ends behind it, because what follows depends on what it finds. A failure of any
+    other step ends the run.
+    """
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What one step did. ``code`` is 0 for success; ``output`` is bounded, head and tail kept."""
 

@@ -1,0 +1,299 @@
+"""Act on systemd's units."""
+
+from collections.abc import Generator
+from fnmatch import fnmatchcase
+from typing import Annotated, Final
+
+from pydantic import Field
+from typing_extensions import override
+
+from narthex_exporter.contract.errors import RefusedError
+from narthex_exporter.contract.facts import Facts, UnitFact
+from narthex_exporter.contract.spec import Danger, Params, action
+from narthex_exporter.contract.steps import DBusCall, Note, Outcome, Step
+
+NEEDS: Final = {"systemd"}
+_SHOWN_DEPENDENTS: Final = 10
+
+# A unit of ours, stopped through ourselves, could not be started again the same way.
+OURS: Final = "narthex-*"
+# Starting one of these stops, suspends or opens the machine: that is no service's start.
+SYSTEM_STATES: Final = (
+    "debug-shell.service",
+    "emergency.service",
+    "initrd-*",
+    "rescue.service",
+    "systemd-halt.service",
+    "systemd-hibernate.service",
+    "systemd-hybrid-sleep.service",
+    "systemd-kexec.service",
+    "systemd-poweroff.service",
+    "systemd-reboot.service",
+    "systemd-soft-reboot.service",
+    "systemd-suspend*.service",
+)
+
+UnitName = Annotated[
+    str,
+    Field(
+        title="Unit",
+        description="A systemd unit, with its suffix: service, socket, timer or path.",
+        examples=["nginx.service"],
+        pattern=r"^[a-zA-Z0-9:_.\\@][a-zA-Z0-9:_.\\@-]*\.(service|socket|timer|path)$",
+        max_length=255,
+    ),
+]
+
+_Plan = Generator[Step | Note, Outcome | None, None]
+
+
+class UnitParams(Params):
+    """Parameters of every service action."""
+
+    unit: UnitName
+
+    @property
+    @override
+    def resource(self) -> str:
+        return f"service/{self.unit}"
+
+
+@action(
+    name="service.start",
+    title="Start a service",
+    danger=Danger.REVERSIBLE,
+    needs=NEEDS,
+    inverse="service.stop",
+    timeout_seconds=100,
+)
+def start(params: UnitParams, facts: Facts) -> _Plan:
+    """Start one systemd unit.
+
+    Units that it conflicts with are stopped.
+    """
+    unit = _loaded(params, facts)
+    if unit.active_state in {"active", "reloading"}:
+        yield Note(text=f"{unit.name} is running already: there is nothing to do")
+        return
+    yield _job("StartUnit", unit)
+
+
+@action(
+    name="service.stop",
+    title="Stop a service",
+    danger=Danger.DISRUPTIVE,
+    needs=NEEDS,
+    inverse="service.start",
+    timeout_seconds=100,
+)
+def stop(params: UnitParams, facts: Facts) -> _Plan:
+    """Stop one systemd unit.
+
+    Connections that it holds are dropped, and units that require it are stopped too. It starts
+    again at boot if it is enabled.
+    """
+    unit = _known(params, facts)
+    if unit.active_state in {"inactive", "failed"}:
+        yield Note(text=f"{unit.name} is not running: there is nothing to do")
+        return
+    yield from _dependents(unit)
+    yield _job("StopUnit", unit)
+
+
+@action(
+    name="service.restart",
+    title="Restart a service",
+    danger=Danger.DISRUPTIVE,
+    needs=NEEDS,
+    timeout_seconds=100,
+)
+def restart(params: UnitParams, facts: Facts) -> _Plan:
+    """Stop and start one systemd unit.
+
+    Connections that it holds are dropped; one that is not running is started.
+    """
+    unit = _loaded(params, facts)
+    yield from _dependents(unit)
+    yield _job("RestartUnit", unit)
+
+
+@action(
+    name="service.reload",
+    title="Reload a service's configuration",
+    danger=Danger.SAFE,
+    needs=NEEDS,
+    timeout_seconds=100,
+)
+def reload(params: UnitParams, facts: Facts) -> _Plan:
+    """Ask one systemd unit to read its configuration again.
+
+    Connections are kept. The service itself decides what it can change without a restart.
+    """
+    unit = _loaded(params, facts)
+    if unit.active_state != "active":
+        raise RefusedError(
+            f"{unit.name} is not running, so it cannot reload", hint="start it instead"
+        )
+    if not unit.can_reload:
+        raise RefusedError(f"{unit.name} cannot reload", hint="restart it instead")
+    yield _job("ReloadUnit", unit)
+
+
+@action(
+    name="service.enable",
+    title="Enable a service at boot",
+    danger=Danger.REVERSIBLE,
+    needs=NEEDS,
+    inverse="service.disable",
+)
+def enable(params: UnitParams, facts: Facts) -> _Plan:
+    """Have one systemd unit started at boot.
+
+    It is not started now.
+    """
+    unit = _loaded(params, facts)
+    if unit.unit_file_state == "enabled":
+        yield Note(text=f"{unit.name} is enabled already: there is nothing to do")
+        return
+    _installable(unit)
+    yield DBusCall(service="systemd", method="EnableUnitFiles", args=((unit.name,), False, False))
+    yield DBusCall(service="systemd", method="Reload")
+
+
+@action(
+    name="service.disable",
+    title="Disable a service at boot",
+    danger=Danger.REVERSIBLE,
+    needs=NEEDS,
+    inverse="service.enable",
+)
+def disable(params: UnitParams, facts: Facts) -> _Plan:
+    """Have one systemd unit no longer started at boot.
+
+    It is not stopped now, and other units may still start it.
+    """
+    unit = _known(params, facts)
+    if unit.unit_file_state == "disabled":
+        yield Note(text=f"{unit.name} is disabled already: there is nothing to do")
+        return
+    _installable(unit)
+    runtime = unit.unit_file_state.endswith("-runtime")
+    yield DBusCall(service="systemd", method="DisableUnitFiles", args=((unit.name,), runtime))
+    yield DBusCall(service="systemd", method="Reload")
+
+
+@action(
+    name="service.mask",
+    title="Mask a service",
+    danger=Danger.REVERSIBLE,
+    needs=NEEDS,
+    inverse="service.unmask",
+)
+def mask(params: UnitParams, facts: Facts) -> _Plan:
+    """Make it impossible to start one systemd unit, by hand or by others.
+
+    It is not stopped now.
+    """
+    unit = _known(params, facts)
+    if unit.unit_file_state in {"masked", "masked-runtime"}:
+        yield Note(text=f"{unit.name} is masked already: there is nothing to do")
+        return
+    if unit.fragment_path.startswith("/etc/systemd/system/"):
+        raise RefusedError(
+            f"{unit.name} cannot be masked: its own file stands at {unit.fragment_path},"
+            " where the mask would go",
+            hint="disable and stop it instead",
+        )
+    yield from _dependents(unit)
+    yield DBusCall(service="systemd", method="MaskUnitFiles", args=((unit.name,), False, False))
+    yield DBusCall(service="systemd", method="Reload")
+
+
+@action(
+    name="service.unmask",
+    title="Unmask a service",
+    danger=Danger.REVERSIBLE,
+    needs=NEEDS,
+    inverse="service.mask",
+)
+def unmask(params: UnitParams, facts: Facts) -> _Plan:
+    """Make it possible to start one systemd unit again."""
+    unit = _known(params, facts)
+    if unit.unit_file_state not in {"masked", "masked-runtime"}:
+        yield Note(text=f"{unit.name} is not masked: there is nothing to do")
+        return
+    runtime = unit.unit_file_state == "masked-runtime"
+    yield DBusCall(service="systemd", method="UnmaskUnitFiles", args=((unit.name,), runtime))
+    yield DBusCall(service="systemd", method="Reload")
+
+
+@action(
+    name="service.reset-failed",
+    title="Forget a service's failure",
+    danger=Danger.SAFE,
+    needs=NEEDS,
+)
+def reset_failed(params: UnitParams, facts: Facts) -> _Plan:
+    """Clear the failed state of one systemd unit, and its count of restarts."""
+    unit = _known(params, facts)
+    if unit.active_state != "failed":
+        yield Note(text=f"{unit.name} has not failed: there is nothing to do")
+        return
+    yield DBusCall(service="systemd", method="ResetFailedUnit", args=(unit.name,))
+
+
+def _known(params: UnitParams, facts: Facts) -> UnitFact:
+    why = facts.units.unavailable()
+    if why:
+        raise RefusedError(f"services cannot be managed on this node: {why}")
+    unit = facts.units.get(params.unit)
+    if unit is None:
+        raise RefusedError(
+            f"there is no unit {params.unit} on this node", hint="check the name in Services"
+        )
+    if unit.name != params.unit:
+        # One thing has one name: locks, audits and policies would miss the other.
+        raise RefusedError(
+            f"{params.unit} is another name of {unit.name}", hint=f"act on {unit.name}"
+        )
+    if fnmatchcase(unit.name, OURS):
+        raise RefusedError(
+            f"{unit.name} is part of Narthex", hint="use the node's own systemctl for it"
+        )
+    if any(fnmatchcase(unit.name, pattern) for pattern in SYSTEM_STATES):
+        raise RefusedError(
+            f"{unit.name} changes the state of the whole system",
+            hint="to stop or restart the node use a host action",
+        )
+    return unit
+
+
+def _loaded(params: UnitParams, facts: Facts) -> UnitFact:
+    unit = _known(params, facts)
+    if unit.load_state == "masked":
+        raise RefusedError(f"{unit.name} is masked", hint="unmask it first")
+    if unit.load_state != "loaded":
+        raise RefusedError(
+            f"systemd could not load {unit.name} (its load state is {unit.load_state})",
+            hint=f"see: systemctl status {unit.name}",
+        )
+    return unit
+
+
+def _installable(unit: UnitFact) -> None:
+    if unit.unit_file_state in {"static", "generated", "transient", "alias", "indirect", "bad"}:
+        raise RefusedError(
+            f"{unit.name} cannot be enabled or disabled: its unit file is {unit.unit_file_state}",
+            hint="other units start it; mask it to keep it from starting",
+        )
+
+
+def _dependents(unit: UnitFact) -> Generator[Note, None, None]:
+    if unit.required_by:
+        names = ", ".join(unit.required_by[:_SHOWN_DEPENDENTS])
+        more = len(unit.required_by) - _SHOWN_DEPENDENTS
+        yield Note(text=f"required by {names}" + (f" and {more} more" if more > 0 else ""))
+
+
+def _job(method: str, unit: UnitFact) -> DBusCall:
+    return DBusCall(service="systemd", method=method, args=(unit.name, "replace"))
