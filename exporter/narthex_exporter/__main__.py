@@ -1,0 +1,5 @@
+"""Run the ``narthex`` command: ``python -Im narthex_exporter …``."""
+
+from narthex_exporter.cli import main
+
+main(prog_name="narthex")
