@@ -143,6 +143,11 @@ def _target(params: _Process, facts: Facts) -> ProcessFact:
             f"process {params.pid} is a thread of the kernel",
             hint="kernel threads take no signals and keep their priority",
         )
+    if found.state == "Z":
+        raise RefusedError(
+            f"process {params.pid} has ended already; its parent {found.ppid} has not noticed",
+            hint="nothing can be done to a zombie: restart its parent",
+        )
     if found.is_ours:
         raise RefusedError(
             f"process {params.pid} is part of Narthex",

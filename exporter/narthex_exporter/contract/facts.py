@@ -9,11 +9,11 @@ from typing import Protocol
 class ProcessFact:
     """One process, as it was when looked at.
 
-    ``start_ticks`` (clock ticks after boot, proc(5)) and ``pid`` together identify it.
-    ``cmdline``'s arguments are
-    separated by NUL, as the kernel tells them. ``owner_unit`` and ``owner_container`` are empty where neither owns it. ``cpu_ratio`` is CPU
-    seconds per second since the last look, ``None`` where there was none. Text fields come from
-    the process itself: hostile.
+    ``start_ticks`` (clock ticks after boot, proc(5)) and ``pid`` together identify it. The
+    arguments in ``cmdline`` are separated by NUL, as the kernel tells them. ``owner_unit`` and
+    ``owner_container`` are empty where neither owns it. ``cpu_ratio`` is CPU seconds per second
+    since the last look, ``None`` where there was none. Text comes from the process itself:
+    hostile.
     """
 
     pid: int
@@ -50,6 +50,7 @@ class UnitFact:
     can_reload: bool = False
     main_pid: int = 0
     required_by: tuple[str, ...] = ()
+    triggers: tuple[str, ...] = ()
     memory_bytes: int | None = None
     tasks: int | None = None
     active_since_seconds: float | None = None

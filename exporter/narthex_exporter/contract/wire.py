@@ -127,6 +127,14 @@ class PlanRequest(Message):
     params: dict[str, Any]
 
 
+class QueryRequest(Message):
+    """Ask a query."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    params: dict[str, Any] = {}
+
+
 class RunRequest(Message):
     """Ask for a run. ``plan`` is the digest of the plan that was shown."""
 
@@ -182,6 +190,13 @@ class Run(Message):
     accepted_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
+
+
+class AuditReply(Message):
+    """The head of the node's audit chain: SHA-256 of its newest row, and how many there are."""
+
+    seq: int
+    head: str
 
 
 def describe_action(action: Action[Any], *, unavailable: str = "") -> ActionManifest:

@@ -9,16 +9,16 @@ MASK: Final = "***"
 # that takes a careless expression seconds.
 _ARGUMENT_CHARACTERS: Final = 2048
 
-_SECRET: Final = (
+_WORD: Final = (
     r"(?:passw(?:or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key"
     r"|credential)[\w.-]{0,64}"
 )
 # `--password=x`, `PGPASSWORD=x`, `"secret": "x"`: masked to the end, as a value may hold spaces.
-_ASSIGNED: Final = re.compile(rf"(?i)({_SECRET}[\"']?\s?[=:]\s?)(.+)", re.DOTALL)
+_ASSIGNED: Final = re.compile(rf"(?i)({_WORD}[\"']?\s?[=:]\s?)(.+)", re.DOTALL)
 # `sh -c 'program --password x'`
-_INNER: Final = re.compile(rf"(?i)(\s--?[\w.-]{{0,64}}{_SECRET}\s{{1,8}})([^\s-]\S{{0,2048}})")
+_INNER: Final = re.compile(rf"(?i)(\s--?[\w.-]{{0,64}}{_WORD}\s{{1,8}})([^\s-]\S{{0,2048}})")
 # `--password`, its value being the next argument.
-_OPTION: Final = re.compile(rf"(?i)--?[\w.-]{{0,64}}{_SECRET}")
+_OPTION: Final = re.compile(rf"(?i)--?[\w.-]{{0,64}}{_WORD}")
 # `scheme://user:x@host`
 _URL: Final = re.compile(r"(://[^\s/:@]{0,256}:)([^\s/@]{1,2048})(@)")
 # `Authorization: Bearer x`
