@@ -1,0 +1,114 @@
+"""Call methods on the system bus, and wait for its signals."""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jeepney import DBusAddress, DBusErrorResponse, MatchRule, Message, new_method_call
+from jeepney.bus_messages import message_bus
+from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
+from jeepney.wrappers import unwrap_msg
+
+from narthex_exporter.errors import UnavailableError
+
+SYSTEM_BUS: Final = Path("/run/dbus/system_bus_socket")
+_PROPERTIES: Final = "org.freedesktop.DBus.Properties"
+
+
+class BusError(UnavailableError):
+    """The bus, or who was called, does not answer."""
+
+
+class CallError(UnavailableError):
+    """A method answered with an error; ``name`` is the bus' own name of it."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An object on the bus, and one interface of it."""
+
+    bus_name: str
+    path: str
+    interface: str
+
+
+@dataclass(slots=True)
+class Bus:
+    """One connection to the bus; for one thread."""
+
+    connection: DBusConnection
+
+    def call(
+        self,
+        address: Address,
+        method: str,
+        signature: str = "",
+        body: tuple[Any, ...] = (),
+        *,
+        timeout_seconds: float = 10.0,
+    ) -> tuple[Any, ...]:
+        """Call a method and return what it returned. Raises CallError, BusError."""
+        target = DBusAddress(address.path, address.bus_name, address.interface)
+        message = new_method_call(target, method, signature or None, body)
+        return self._send(message, timeout_seconds)
+
+    def properties(self, address: Address) -> dict[str, Any]:
+        """Read every property of one interface. Raises CallError, BusError."""
+        target = Address(bus_name=address.bus_name, path=address.path, interface=_PROPERTIES)
+        found = self.call(target, "GetAll", "s", (address.interface,))[0]
+        return {name: value for name, (_, value) in found.items()}
+
+    @contextlib.contextmanager
+    def signals(self, address: Address, member: str) -> Iterator[deque[Message]]:
+        """Collect one kind of signal while the block runs."""
+        rule = MatchRule(
+            type="signal", interface=address.interface, member=member, path=address.path
+        )
+        Proxy(message_bus, self.connection, timeout=10.0).AddMatch(rule)
+        with self.connection.filter(rule, queue=deque(maxlen=10_000)) as queue:
+            yield queue
+
+    def next_signal(self, queue: deque[Message], *, timeout_seconds: float) -> tuple[Any, ...]:
+        """Wait for the next collected signal. Raises TimeoutError, BusError."""
+        try:
+            message = self.connection.recv_until_filtered(queue, timeout=timeout_seconds)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise BusError(f"the system bus went away: {error}") from error
+        return tuple(message.body)
+
+    def _send(self, message: Message, timeout_seconds: float) -> tuple[Any, ...]:
+        try:
+            reply = self.connection.send_and_get_reply(message, timeout=timeout_seconds)
+            return tuple(unwrap_msg(reply))
+        except DBusErrorResponse as error:
+            text = str(error.data[0]) if error.data else error.name
+            raise CallError(error.name, text) from error
+        except TimeoutError as error:
+            raise BusError(f"the system bus did not answer in {timeout_seconds:g} s") from error
+        except OSError as error:
+            raise BusError(f"the system bus went away: {error}") from error
+
+
+@contextlib.contextmanager
+def connect(socket: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Iterator[Bus]:
+    """Open a connection for a while. Raises BusError."""
+    try:
+        connection = DBusConnection(prep_socket(str(socket), timeout=timeout_seconds))
+    except (OSError, DBusErrorResponse) as error:
+        raise BusError(
+            f"cannot reach the system bus at {socket}: {error}",
+            hint="see: systemctl status dbus.socket",
+        ) from error
+    try:
+        yield Bus(connection)
+    finally:
+        connection.close()
