@@ -76,7 +76,7 @@ def test_only_named_modules_start_processes() -> None:
         and re.search(
             r"^(?:import|from) subprocess\b|os\.(?:system|popen|exec|spawn)",
             path.read_text(),
-            re.M,
+            re.MULTILINE,
         )
     }
     assert starts == {
@@ -94,7 +94,7 @@ def test_nothing_large_is_tracked() -> None:
 
 def test_no_path_of_a_workplace_is_committed() -> None:
     # Spelt apart, so that this file does not find itself.
-    marks = ["/" + "work/", "/tmp/" + "bash_jobs"]
+    marks = ["/" + "work/", "/" + "tmp/bash_jobs"]
     texts = [p for p in TRACKED if p.suffix in {".py", ".md", ".yml", ".yaml", ".toml", ".sh", ""}]
     assert not [
         p for p in texts if p.is_file() and any(m in p.read_text(errors="ignore") for m in marks)

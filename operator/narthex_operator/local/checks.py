@@ -46,7 +46,8 @@ def check_room(folder: Path, *, least_bytes: int = LEAST_FREE_BYTES) -> None:
     free = shutil.disk_usage(folder).free
     if free < least_bytes:
         raise NarthexError(
-            f"only {free >> 20} MiB are free where {folder} lies; {least_bytes >> 20} MiB are needed",
+            f"only {free >> 20} MiB are free where {folder} lies;"
+            f" {least_bytes >> 20} MiB are needed",
             hint="free some room, or set NARTHEX_HOME to a folder on another disk",
         )
 

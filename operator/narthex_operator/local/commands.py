@@ -198,7 +198,7 @@ def summary(stack: Stack) -> str:
         "",
         f"Narthex is up: {run.panel.url}",
         "",
-        f"  user          admin",
+        "  user          admin",
     ]
     if stack.first.admin_must_change and home.credentials.exists():
         password = json.loads(home.credentials.read_text())["password"]

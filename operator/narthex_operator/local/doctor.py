@@ -116,7 +116,7 @@ def _nodes(run: RunFile) -> Iterator[Finding]:
             name=f"node {node.name}",
             ok=not amiss,
             detail=amiss or f"its exporter answers at {node.url}",
-            hint="see the exporter's log; an expired certificate is renewed when the operator runs",
+            hint="see the exporter's log; it renews its certificate when the operator runs",
         )
         if not amiss:
             yield _clock(node.name, probe)
@@ -126,13 +126,8 @@ def _clock(name: str, probe: Probe) -> Finding:
     before = time.time()
     try:
         text = probe.get("/metrics?collect[]=time").decode(errors="replace")
-        theirs = float(
-            next(
-                line.split()[1]
-                for line in text.splitlines()
-                if line.startswith("node_time_seconds")
-            )
-        )
+        lines = (line for line in text.splitlines() if line.startswith("node_time_seconds"))
+        theirs = float(next(lines).split()[1])
     except (NarthexError, StopIteration, ValueError, IndexError) as error:
         return Finding(name=f"clock of {name}", ok=False, detail=f"cannot be read: {error}")
     skew = abs(theirs - before)

@@ -32,7 +32,7 @@ class Ports:
         return cls(base=int(text))
 
     def exporter(self, index: int) -> int:
-        """The port of the index-th node's exporter, from 0."""
+        """Tell the port of the index-th node's exporter, from 0."""
         return self.base if index == 0 else self.base + EXTRA_NODES + index - 1
 
     @property
@@ -118,7 +118,7 @@ class Home:
         return self.path / "log" / f"{part}.log"
 
     def node(self, name: str) -> NodeHome:
-        """The folder of a node on this machine."""
+        """Name the folder of a node on this machine."""
         return NodeHome(name=name, path=self.path / "nodes" / name)
 
     @property

@@ -100,7 +100,7 @@ class Supervisor:
             _bound(child.part.log)
 
     def wait_ready(self, names: Iterable[str], *, timeout_seconds: float) -> None:
-        """Wait until parts are ready. Raises PartError with the end of the log of one that isn't."""
+        """Wait until parts are ready. Raises PartError with the end of a log."""
         deadline = self._clock() + timeout_seconds
         waiting = list(names)
         while waiting:

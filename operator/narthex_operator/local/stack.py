@@ -82,7 +82,7 @@ class Stack:
 
     def bring_up(self) -> None:
         """Start every part and wait until all are ready. Raises NarthexError."""
-        home, ports = self.options.home, self.options.ports
+        home = self.options.home
         home.create()
         check_room(home.path)
         check_ports(self.options.listen, self._ports())
