@@ -74,7 +74,11 @@ make_venv() {
     find_python
     stamp=$NARTHEX_VENV/.narthex-$extra
     want=$({ cat pyproject.toml && "$PYTHON" --version && pwd; } | sha256sum | cut -d' ' -f1)
-    [ "$(cat "$stamp" 2>/dev/null)" != "$want" ] || return 0
+    # The developers' environment holds everything that the others do.
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] ||
+        [ "$(cat "$NARTHEX_VENV/.narthex-dev" 2>/dev/null)" = "$want" ]; then
+        return 0
+    fi
     printf '  making the virtual environment %s …\n' "$NARTHEX_VENV"
     if [ ! -x "$NARTHEX_VENV/bin/python" ]; then
         if ! "$PYTHON" -c 'import ensurepip' 2>/dev/null; then

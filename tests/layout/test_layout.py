@@ -46,7 +46,7 @@ def test_import_roots_and_test_folders_are_not_packages() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "exporter", "operator", "grafana", "prometheus", "loki", "alertmanager", "panel", "tests",
+        "exporter", "operator", "prometheus", "loki", "alertmanager", "panel", "tests",
         "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE",
         "docs/protocol.md", "docs/glossary.md", "docs/run-json.md", "docs/adr",
     ],
