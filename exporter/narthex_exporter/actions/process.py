@@ -55,7 +55,9 @@ class SignalName(enum.StrEnum):
 ENDING: Final = frozenset({SignalName.TERM, SignalName.KILL, SignalName.INT, SignalName.QUIT})
 
 
-class _Process(Params):
+class ProcessParams(Params):
+    """What names one process."""
+
     pid: Pid
     start_ticks: StartTicks
 
@@ -65,7 +67,7 @@ class _Process(Params):
         return f"process/{self.pid}"
 
 
-class SignalParams(_Process):
+class SignalParams(ProcessParams):
     """Parameters of process.signal."""
 
     signal: Annotated[
@@ -74,7 +76,7 @@ class SignalParams(_Process):
     ] = SignalName.TERM
 
 
-class ReniceParams(_Process):
+class ReniceParams(ProcessParams):
     """Parameters of process.renice."""
 
     nice: Annotated[
@@ -122,7 +124,7 @@ def renice(params: ReniceParams, facts: Facts) -> Generator[Step | Note, Outcome
     yield SetPriority(pid=params.pid, start_ticks=params.start_ticks, nice=params.nice)
 
 
-def _target(params: _Process, facts: Facts) -> ProcessFact:
+def _target(params: ProcessParams, facts: Facts) -> ProcessFact:
     if params.pid == 1:
         raise RefusedError(
             "process 1 is the system itself", hint="to stop the node use a host action"

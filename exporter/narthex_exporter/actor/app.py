@@ -1,0 +1,188 @@
+"""Put the actor together: the one place that knows every part of it."""
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from narthex_exporter import actions, queries
+from narthex_exporter.actor.audit import Audit
+from narthex_exporter.actor.authority import Authority, load_authority
+from narthex_exporter.actor.engine import Engine
+from narthex_exporter.actor.facts import NodeFacts
+from narthex_exporter.actor.jobs import SystemdCaller
+from narthex_exporter.actor.nonces import Nonces
+from narthex_exporter.actor.policy import OFF, load_policy
+from narthex_exporter.actor.runner import Runner
+from narthex_exporter.actor.store import RunStore
+from narthex_exporter.actor.throttle import Throttle
+from narthex_exporter.actor.web import Gate, build_app
+from narthex_exporter.contract.spec import Catalogue
+from narthex_exporter.errors import ConfigError
+from narthex_exporter.sources.host import Host
+from narthex_exporter.sources.processes import Processes
+from narthex_exporter.sources.systemd import Units
+from narthex_exporter.transport.server import Limits, Listener, Server, WSGIApp, listen_unix
+
+log = logging.getLogger(__name__)
+
+CATALOGUE: Final = Catalogue(actions=actions.CATALOGUE, queries=queries.CATALOGUE)
+_FIRST_PASSED_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START, see sd_listen_fds(3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the command line says."""
+
+    node_dir: Path
+    state_dir: Path
+    socket: Path
+    policy_file: Path
+    protected: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Actor:
+    """A built actor: its application, and what can be reloaded or must be closed."""
+
+    config: Config
+    authority: Authority
+    engine: Engine
+    audit: Audit
+    store: RunStore
+    wsgi: WSGIApp = field(init=False)
+
+    def reload(self) -> None:
+        """Read policy and ticket keys again. A wrong policy turns the actor off, loudly."""
+        try:
+            self.engine.policy = load_policy(self.config.policy_file)
+        except ConfigError as error:
+            self.engine.policy = OFF
+            log.error("policy.wrong", extra={"error": str(error), "mode": "off"})  # noqa: TRY400
+        try:
+            self.authority = load_authority(self.config.node_dir, self.config.state_dir)
+        except ConfigError as error:
+            log.error("keys.wrong", extra={"error": str(error)})  # noqa: TRY400
+        self.audit.append("actor.reloaded", policy=self.engine.policy.summary())
+
+    def close(self) -> None:
+        """Let runs finish for a while, then close the files."""
+        self.engine.stop()
+        self.audit.append("actor.stopped")
+        self.store.close()
+        self.audit.close()
+
+
+@contextlib.contextmanager
+def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor]:
+    """Build an actor for a while, failing closed. Raises NarthexError."""
+    policy = load_policy(config.policy_file)
+    make_state_dir(config.state_dir)
+    authority = load_authority(config.node_dir, config.state_dir)
+    host = Host()
+    boot_id = host.get().boot_id
+    with contextlib.ExitStack() as opened:
+        audit = Audit(config.state_dir / "audit.jsonl", boot_id=boot_id)
+        opened.callback(audit.close)
+        store = RunStore(config.state_dir / "runs.sqlite3")
+        opened.callback(store.close)
+        processes = Processes(protected=config.protected)
+        runner = Runner(start_ticks=processes.start_ticks, dbus=SystemdCaller())
+        facts = NodeFacts(processes=processes, units=Units(run=runner.read), host=host)
+        engine = Engine(
+            catalogue=catalogue,
+            facts=facts,
+            policy=policy,
+            store=store,
+            audit=audit,
+            runner=runner,
+        )
+        instance = secrets.token_hex(16)
+        version = importlib.metadata.version("narthex")
+        audit.append("actor.started", instance=instance, version=version, policy=policy.summary())
+        engine.recover()
+        actor = Actor(config=config, authority=authority, engine=engine, audit=audit, store=store)
+        actor.wsgi = build_app(
+            engine,
+            Gate(
+                authority=lambda: actor.authority,
+                instance=instance,
+                boot_id=boot_id,
+                version=version,
+                nonces=Nonces(),
+                audit=audit,
+                refusals=Throttle(),
+            ),
+        )
+        yield actor
+        opened.pop_all()
+        actor.close()
+
+
+def serve(config: Config, *, environment: Mapping[str, str] = os.environ) -> None:
+    """Run the actor until SIGTERM or SIGINT; SIGHUP reloads policy and keys."""
+    stop = threading.Event()
+    reload = threading.Event()
+    wake = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        (reload if number == signal.SIGHUP else stop).set()
+        wake.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    with build(config) as actor:
+        passed = passed_socket(environment)
+        sock = passed or listen_unix(config.socket, mode=0o660)
+        server = Server(
+            app=actor.wsgi,
+            listeners=[Listener(sock=sock)],
+            limits=Limits(connections=128, connections_per_peer=128),
+        )
+        with server:
+            log.info("actor.ready", extra={"socket": str(config.socket), "pid": os.getpid()})
+            while not stop.is_set():
+                wake.wait()
+                wake.clear()
+                if reload.is_set():
+                    reload.clear()
+                    actor.reload()
+            # Before the server stops: it lets followers of a run see its end.
+            actor.engine.stop()
+        if passed is None:
+            config.socket.unlink(missing_ok=True)
+
+
+def passed_socket(environment: Mapping[str, str]) -> socket.socket | None:
+    """Take the socket that systemd listens on for us, if it does. See sd_listen_fds(3)."""
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    if environment.get("LISTEN_FDS") != "1":
+        raise ConfigError("systemd passes more than one socket", hint="see narthex-actor.socket")
+    sock = socket.socket(fileno=_FIRST_PASSED_DESCRIPTOR)
+    sock.set_inheritable(False)
+    if sock.family != socket.AF_UNIX:
+        sock.close()
+        raise ConfigError(
+            "the actor listens on a Unix socket only", hint="see narthex-actor.socket"
+        )
+    return sock
+
+
+def make_state_dir(path: Path) -> None:
+    """Make the actor's own folder, which nobody else may enter. Raises ConfigError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        raise ConfigError(f"cannot make {path}: {error.strerror}") from error
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise ConfigError(f"{path} must belong to the actor alone", hint=f"run: chmod 700 {path}")

@@ -1,0 +1,103 @@
+"""The ``narthex actor`` command."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from narthex_exporter import logfmt
+from narthex_exporter.actor.policy import load_policy
+from narthex_exporter.errors import ConfigError
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--state.dir",
+    "node_dir",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/narthex"),
+    show_default=True,
+    help="The node's folder: node.json, pki/ca.pem, tickets.json.",
+)
+@click.option(
+    "--actor.state-dir",
+    "state_dir",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/narthex-actor"),
+    show_default=True,
+    help="The actor's own folder: runs and audit. Mode 0700.",
+)
+@click.option(
+    "--actor.socket",
+    "socket",
+    type=click.Path(path_type=Path),
+    default=Path("/run/narthex/actor.sock"),
+    show_default=True,
+    help="The Unix socket that the exporter passes requests to.",
+)
+@click.option(
+    "--policy.file",
+    "policy_file",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/narthex/policy.yaml"),
+    show_default=True,
+    help="What may be done here. Without it the actor does not start.",
+)
+@click.option(
+    "--protect-pid",
+    "protected",
+    type=click.IntRange(min=2),
+    multiple=True,
+    help="A process that no action may touch, its descendants neither. Repeatable.",
+)
+@click.option("--log.level", "level", type=click.Choice(logfmt.LEVELS), default="info")
+@click.option("--log.format", "form", type=click.Choice(["logfmt", "json"]), default="logfmt")
+@click.pass_context
+def actor(
+    context: click.Context,
+    *,
+    node_dir: Path,
+    state_dir: Path,
+    socket: Path,
+    policy_file: Path,
+    protected: tuple[int, ...],
+    level: str,
+    form: logfmt.Format,
+) -> None:
+    """Carry out queries and actions on this node, as its policy allows."""
+    if context.invoked_subcommand is not None:
+        return
+    # Flask is loaded only by the program, not by its helpers.
+    from narthex_exporter.actor.app import Config, serve  # noqa: PLC0415
+
+    logfmt.set_up(level=level, form=form, component="actor")
+    serve(
+        Config(
+            node_dir=node_dir,
+            state_dir=state_dir,
+            socket=socket,
+            policy_file=policy_file,
+            protected=protected,
+        )
+    )
+
+
+@actor.command("check-policy")
+@click.argument("file", type=click.Path(path_type=Path))
+def check_policy(file: Path) -> None:
+    """Say in words what a policy file allows."""
+    for line in load_policy(file).explain():
+        click.echo(line)
+
+
+@actor.command("verify-audit")
+@click.argument("file", type=click.Path(path_type=Path))
+def verify_audit(file: Path) -> None:
+    """Check the chain of the audit record FILE (audit.jsonl in the actor's folder)."""
+    from narthex_exporter.actor.audit import verify_all  # noqa: PLC0415
+
+    if not file.exists():
+        raise ConfigError(f"there is no {file}")
+    head = verify_all(file)
+    click.echo("the record is empty" if head is None else f"{head.seq} rows, head {head.hash}")
+    sys.stdout.flush()

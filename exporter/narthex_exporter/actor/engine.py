@@ -1,0 +1,353 @@
+"""Accept runs once each, carry them out, and tell what became of them."""
+
+import collections
+import contextlib
+import datetime as dt
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from narthex_exporter.actor import aftermath
+from narthex_exporter.actor.audit import Audit, AuditError
+from narthex_exporter.actor.execution import Execution
+from narthex_exporter.actor.plans import Plan, make_plan
+from narthex_exporter.actor.policy import Policy
+from narthex_exporter.actor.runner import Runner
+from narthex_exporter.actor.store import RunStore, StoreError
+from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.contract.facts import Facts
+from narthex_exporter.contract.spec import Action, Catalogue, Danger, Params
+from narthex_exporter.contract.tickets import Claims
+from narthex_exporter.contract.wire import Run, RunState, StepRecord
+
+log = logging.getLogger(__name__)
+
+_KEPT_SECONDS: Final = 7 * 86_400.0
+_MOST_RUNS: Final = 32
+
+
+class ConflictError(NarthexError):
+    """A run id belongs to another request."""
+
+
+class PlanChangedError(NarthexError):
+    """The plan is not the one that was shown."""
+
+
+class BusyError(NarthexError):
+    """Another run acts on the resource; ``run`` is its id."""
+
+    def __init__(self, message: str, *, run: str | None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.run = run
+
+
+class RateError(NarthexError):
+    """The policy's rate, or the actor's own bound, is reached."""
+
+
+class UnknownRunError(NarthexError):
+    """No run has that id."""
+
+
+class NotAvailableError(NarthexError):
+    """Something that an action or query needs is not on this node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A request for a run, its ticket and parameters checked. ``request`` hashes its body."""
+
+    action: Action[Any]
+    params: Params
+    plan: str
+    reason: str
+    request: str
+    claims: Claims
+
+
+@dataclass(slots=True, kw_only=True)
+class Engine:
+    """Accept, carry out, cancel and tell runs. ``policy`` may be replaced while it works."""
+
+    catalogue: Catalogue
+    facts: Facts
+    policy: Policy
+    store: RunStore
+    audit: Audit
+    runner: Runner
+    clock: Callable[[], float] = time.time
+    _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
+    _accepting: set[str] = field(default_factory=set, init=False)
+    _live: dict[str, Execution] = field(default_factory=dict, init=False)
+    _threads: dict[str, threading.Thread] = field(default_factory=dict, init=False)
+    _unstored: dict[str, Run] = field(default_factory=dict, init=False)
+    _locks: dict[str, str] = field(default_factory=dict, init=False)
+    _recent: dict[Danger, collections.deque[float]] = field(default_factory=dict, init=False)
+    _stopping: bool = field(default=False, init=False)
+
+    def unavailable(self, needs: frozenset[str]) -> str:
+        """Say which need this node does not meet; empty when it meets all."""
+        reasons = {"systemd": self.facts.units.unavailable}
+        return next(filter(None, (reasons[need]() for need in sorted(needs))), "")
+
+    def plan(self, action: Action[Any], params: Params) -> Plan:
+        """Work out what an action would do. Raises RefusedError, NotAvailableError."""
+        why = self.unavailable(action.needs)
+        if why:
+            raise NotAvailableError(f"{action.name} is not available on this node: {why}")
+        self.policy.judge(action, params, self.facts)
+        return make_plan(action, params, self.facts)
+
+    def submit(self, order: Order) -> tuple[Run, bool]:
+        """Accept a run and begin it; the second value tells whether it is new.
+
+        The same id with the same request gives what is known of it, and begins nothing.
+        """
+        run_id = order.claims.op
+        with self._changed:
+            while run_id in self._accepting:
+                self._changed.wait()
+            stored = self.store.get(run_id)
+            if stored is not None:
+                if stored.request != order.request:
+                    raise ConflictError(
+                        f"run {run_id} was asked for with another request",
+                        hint="a new run needs a new id",
+                    )
+                return self.get(run_id), False
+            self._accepting.add(run_id)
+        try:
+            return self._accept(order), True
+        finally:
+            with self._changed:
+                self._accepting.discard(run_id)
+                self._changed.notify_all()
+
+    def get(self, run_id: str) -> Run:
+        """Tell a run as it is now. Raises UnknownRunError."""
+        unstored = self._unstored.get(run_id)
+        if unstored is not None:
+            self._store_late(unstored)
+            return unstored
+        stored = self.store.get(run_id)
+        if stored is None:
+            raise UnknownRunError(f"this node knows no run {run_id}")
+        return stored.run
+
+    def events(self, run_id: str, *, pulse_seconds: float = 15.0) -> Iterator[Run | None]:
+        """Tell a run at each change until it is final; ``None`` now and then."""
+        told: Run | None = None
+        while True:
+            with self._changed:
+                run = self.get(run_id)
+                if run == told:
+                    self._changed.wait(pulse_seconds)
+                    run = self.get(run_id)
+                stopping = self._stopping
+            yield None if run == told else run
+            told = run
+            if run.state.final or stopping:
+                return
+
+    def cancel(self, run_id: str, *, claims: Claims) -> Run:
+        """Ask a run to stop; no error when it has ended. Raises UnknownRunError."""
+        run = self.get(run_id)
+        with self._changed:
+            execution = self._live.get(run_id)
+        if execution is not None:
+            self.audit.append("run.cancel-requested", op=run_id, jti=claims.jti, sub=claims.sub)
+            execution.cancelled.set()
+        return run
+
+    def recover(self) -> None:
+        """Tell the truth about runs that an earlier actor left: none of them is begun again."""
+        for stored in self.store.unfinished():
+            run = stored.run
+            begun = run.state is RunState.RUNNING
+            error = (
+                "the actor stopped while the run was under way: its outcome is not known"
+                if begun
+                else "the actor stopped before the first step: nothing was done"
+            )
+            lost = run.model_copy(
+                update={
+                    "state": RunState.LOST,
+                    "error": error,
+                    "hint": "look at its state before running it again"
+                    if begun
+                    else "run it again",
+                    "after": self._after(run),
+                    "finished_at": self._now(),
+                }
+            )
+            self.audit.append("run.lost", op=run.id, act=run.action, resource=run.resource)
+            self.store.save(lost)
+            log.warning("run.lost", extra={"run_id": run.id, "action": run.action})
+        self.store.prune(before=self.clock() - _KEPT_SECONDS)
+
+    def stop(self, *, drain_seconds: float = 20.0) -> None:
+        """Let runs under way finish for a while, begin no other."""
+        with self._changed:
+            self._stopping = True
+            threads = list(self._threads.values())
+            self._changed.notify_all()
+        deadline = time.monotonic() + drain_seconds
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _accept(self, order: Order) -> Run:
+        plan = self.plan(order.action, order.params)
+        if plan.digest != order.plan:
+            raise PlanChangedError(
+                "the node is not as it was when the plan was shown", hint="plan again"
+            )
+        run = self._new_run(order, plan)
+        self._take(run, order.action.danger)
+        try:
+            self._write_down(run, order, plan)
+            self._begin(run, order.params, plan)
+        except BaseException:
+            self._release(run)
+            raise
+        return run
+
+    def _new_run(self, order: Order, plan: Plan) -> Run:
+        return Run(
+            id=order.claims.op,
+            action=order.action.name,
+            resource=plan.resource,
+            state=RunState.QUEUED,
+            params=order.params.model_dump(mode="json"),
+            steps=tuple(
+                StepRecord(text=step.describe(), state=RunState.QUEUED) for step in plan.steps
+            ),
+            accepted_at=self._now(),
+        )
+
+    def _take(self, run: Run, danger: Danger) -> None:
+        """Lock the resource, within the rate."""
+        with self._changed:
+            if self._stopping or len(self._locks) >= _MOST_RUNS:
+                raise RateError("the actor takes no more runs now", hint="try again in a minute")
+            holder = self._locks.get(run.resource)
+            if holder is not None:
+                raise BusyError(
+                    f"run {holder} is acting on {run.resource}",
+                    run=holder,
+                    hint="wait for its end",
+                )
+            self._spend_rate(danger)
+            self._locks[run.resource] = run.id
+
+    def _spend_rate(self, danger: Danger) -> None:
+        rate = self.policy.rate.get(danger)
+        if rate is None:
+            return
+        recent = self._recent.setdefault(danger, collections.deque())
+        now = time.monotonic()
+        while recent and recent[0] <= now - rate.seconds:
+            recent.popleft()
+        if len(recent) >= rate.count:
+            raise RateError(
+                f"the node's policy allows {rate} runs that are {danger}", hint="try again later"
+            )
+        recent.append(now)
+
+    def _write_down(self, run: Run, order: Order, plan: Plan) -> None:
+        """Put run and audit row on disk: without both nothing is executed."""
+        claims = order.claims
+        self.store.accept(run, request=order.request)
+        try:
+            self.audit.append(
+                "run.accepted",
+                op=run.id,
+                jti=claims.jti,
+                sub=claims.sub,
+                sid=claims.sid,
+                act=run.action,
+                resource=run.resource,
+                params=run.params,
+                plan=plan.digest,
+                ph=claims.ph,
+                reason=order.reason[:1000],
+                approvals=[one.model_dump() for one in claims.apr],
+                operator_head=claims.ah.model_dump() if claims.ah else None,
+            )
+        except AuditError:
+            self.store.withdraw(run.id)
+            raise
+
+    def _begin(self, run: Run, params: Params, plan: Plan) -> None:
+        execution = Execution(
+            run=run,
+            plan=plan,
+            params=params,
+            facts=self.facts,
+            runner=self.runner,
+            tell=self._tell,
+        )
+        thread = threading.Thread(
+            target=self._carry_out, args=(execution,), name=f"run-{run.id}", daemon=True
+        )
+        with self._changed:
+            self._live[run.id] = execution
+            self._threads[run.id] = thread
+        thread.start()
+        log.info("run.accepted", extra={"run_id": run.id, "action": run.action})
+
+    def _carry_out(self, execution: Execution) -> None:
+        run = execution.run
+        try:
+            run = execution.carry_out()
+            self._tell(run)
+            self.audit.append(
+                "run.finished",
+                op=run.id,
+                state=run.state,
+                codes=[step.code for step in run.steps],
+                error=run.error[:1000],
+            )
+        except (AuditError, StoreError) as error:
+            # It is told from memory until it can be stored; a restart before makes it `lost`.
+            with self._changed:
+                self._unstored[run.id] = run
+            log.warning("run.unrecorded", extra={"run_id": run.id, "error": str(error)})
+        finally:
+            self._release(run)
+            log.info("run.finished", extra={"run_id": run.id, "state": str(run.state)})
+
+    def _tell(self, run: Run) -> None:
+        self.store.save(run)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _store_late(self, run: Run) -> None:
+        with contextlib.suppress(StoreError):
+            self.store.save(run)
+            self._unstored.pop(run.id, None)
+
+    def _release(self, run: Run) -> None:
+        with self._changed:
+            if self._locks.get(run.resource) == run.id:
+                del self._locks[run.resource]
+            self._live.pop(run.id, None)
+            self._threads.pop(run.id, None)
+            self._changed.notify_all()
+
+    def _after(self, run: Run) -> dict[str, Any] | None:
+        action = self.catalogue.actions.get(run.action)
+        if action is None:
+            return None
+        try:
+            params = action.params.model_validate(run.params)
+            return aftermath.look(run.action, params, self.facts).state
+        except (NarthexError, ValueError) as error:
+            log.warning("run.unread", extra={"run_id": run.id, "error": str(error)})
+            return None
+
+    def _now(self) -> dt.datetime:
+        return dt.datetime.fromtimestamp(self.clock(), tz=dt.UTC)

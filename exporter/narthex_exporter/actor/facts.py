@@ -1,0 +1,14 @@
+"""Bring the sources together as the facts that plans and queries read."""
+
+from dataclasses import dataclass
+
+from narthex_exporter.contract.facts import HostFacts, ProcessFacts, UnitFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What this node is like, read when asked for."""
+
+    processes: ProcessFacts
+    units: UnitFacts
+    host: HostFacts

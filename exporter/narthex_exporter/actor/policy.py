@@ -1,0 +1,330 @@
+"""Judge by the node's own policy file, which has the last word on what may be done here."""
+
+import enum
+import os
+import re
+import stat
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    field_validator,
+)
+from typing_extensions import override
+
+from narthex_exporter.actions import CATALOGUE
+from narthex_exporter.actions.process import ProcessParams
+from narthex_exporter.actions.service import UnitParams
+from narthex_exporter.contract.errors import RefusedError
+from narthex_exporter.contract.facts import Facts
+from narthex_exporter.contract.spec import Action, Danger, Params
+from narthex_exporter.errors import ConfigError
+
+_FILE_BYTES: Final = 64 * 1024
+_PERIOD_SECONDS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_RATE: Final = re.compile(r"^([1-9][0-9]{0,5})/(s|min|h)$")
+FAMILIES: Final = frozenset(action.family for action in CATALOGUE.values())
+
+
+class PolicyError(RefusedError):
+    """The node's policy forbids something."""
+
+
+class Mode(enum.StrEnum):
+    """How much the actor does at all, least to most."""
+
+    OFF = "off"
+    READ_ONLY = "read-only"
+    MANAGE = "manage"
+
+
+def _known_family(name: str) -> str:
+    if name not in FAMILIES:
+        raise ValueError(f"there is no family {name!r}; there are {', '.join(sorted(FAMILIES))}")
+    return name
+
+
+def _known_action(name: str) -> str:
+    if name not in CATALOGUE:
+        raise ValueError(f"there is no action {name!r}")
+    return name
+
+
+class Rate(BaseModel):
+    """At most ``count`` runs in any ``seconds``; written ``10/min``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int
+    seconds: float
+
+    @staticmethod
+    def parse(value: Any) -> Any:
+        """Read ``N/s``, ``N/min`` or ``N/h``."""
+        match = _RATE.match(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError("a rate is written like 10/min: a number, then s, min or h")
+        return {"count": int(match[1]), "seconds": _PERIOD_SECONDS[match[2]]}
+
+    @override
+    def __str__(self) -> str:
+        """Write the rate as the file does."""
+        unit = next(name for name, one in _PERIOD_SECONDS.items() if one == self.seconds)
+        return f"{self.count}/{unit}"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class ServicePolicy(_Section):
+    """Which units may be acted on: those that ``allow`` names and ``deny`` does not."""
+
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] | None = None
+
+
+class ProcessPolicy(_Section):
+    """Which processes may not be acted on."""
+
+    protect_users: tuple[str, ...] = ()
+    protect_comm: tuple[str, ...] = ()
+
+
+class Policy(_Section):
+    """What may be done on this node. ``docs/`` and ``policy.example.yaml`` explain each word."""
+
+    version: Literal[1]
+    mode: Mode
+    danger: dict[Annotated[str, AfterValidator(_known_family)], Danger | Literal["off"]] = {}
+    root_equivalent: tuple[Annotated[str, AfterValidator(_known_action)], ...] = ()
+    service: ServicePolicy = ServicePolicy()
+    process: ProcessPolicy = ProcessPolicy()
+    rate: dict[Danger, Annotated[Rate, BeforeValidator(Rate.parse)]] = {}
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _only_the_number(cls, value: Any) -> Any:
+        if type(value) is not int:
+            raise ValueError("the version is the number 1")
+        return value
+
+    def judge_query(self) -> None:
+        """Refuse a query where the actor is off. Raises PolicyError."""
+        if self.mode is Mode.OFF:
+            raise PolicyError(
+                "the node's policy has turned its actor off",
+                hint="its owner sets `mode` in the policy file",
+            )
+
+    def judge_action(self, action: Action[Any]) -> None:
+        """Refuse an action that may not be run whatever it acts on. Raises PolicyError."""
+        self.judge_query()
+        if self.mode is not Mode.MANAGE:
+            raise PolicyError(
+                "the node's policy is read-only: it allows no action",
+                hint="its owner sets `mode: manage` in the policy file",
+            )
+        ceiling = self.danger.get(action.family, "off")
+        if ceiling == "off" or action.danger.rank > Danger(ceiling).rank:
+            allowed = "none" if ceiling == "off" else f"up to {ceiling}"
+            raise PolicyError(
+                f"the node's policy allows {allowed} of the {action.family} actions;"
+                f" {action.name} is {action.danger}",
+                hint=f"its owner sets `danger: {action.family}` in the policy file",
+            )
+        if action.root_equivalent and action.name not in self.root_equivalent:
+            raise PolicyError(
+                f"{action.name} equals root access, and the node's policy does not name it",
+                hint="its owner lists it under `root_equivalent` in the policy file",
+            )
+
+    def judge(self, action: Action[Any], params: Params, facts: Facts) -> None:
+        """Refuse an action on what its parameters mean here and now. Raises PolicyError."""
+        self.judge_action(action)
+        if isinstance(params, UnitParams):
+            self._judge_unit(params, facts)
+        elif isinstance(params, ProcessParams):
+            self._judge_process(params, facts)
+
+    def _judge_unit(self, params: UnitParams, facts: Facts) -> None:
+        unit = None if facts.units.unavailable() else facts.units.get(params.unit)
+        # Both names of an alias; and what a socket or timer would start.
+        names = {params.unit} if unit is None else {params.unit, unit.name, *unit.triggers}
+        for name in sorted(names):
+            self._judge_unit_name(name)
+
+    def _judge_unit_name(self, name: str) -> None:
+        pattern = _first_match(name, self.service.deny)
+        if pattern is not None:
+            raise PolicyError(f"the node's policy protects {name} (service.deny: {pattern})")
+        allow = self.service.allow
+        if allow is not None and _first_match(name, allow) is None:
+            raise PolicyError(f"the node's policy does not name {name} (service.allow)")
+
+    def _judge_process(self, params: ProcessParams, facts: Facts) -> None:
+        process = facts.processes.get(params.pid)
+        if process is None:
+            return  # the plan refuses that
+        if process.user in self.process.protect_users:
+            raise PolicyError(
+                f"the node's policy protects the processes of {process.user}"
+                " (process.protect_users)"
+            )
+        pattern = _first_match(process.comm, self.process.protect_comm)
+        if pattern is not None:
+            raise PolicyError(
+                f"the node's policy protects {process.comm!r} (process.protect_comm: {pattern})"
+            )
+        # Else a service that may not be stopped could be killed.
+        pattern = _first_match(process.owner_unit, self.service.deny)
+        if process.owner_unit and pattern is not None:
+            raise PolicyError(
+                f"process {params.pid} belongs to {process.owner_unit}, which the node's policy"
+                f" protects (service.deny: {pattern})"
+            )
+
+    def summary(self) -> dict[str, Any]:
+        """Give what the manifest tells of the policy."""
+        ceilings = {family: str(self.danger.get(family, "off")) for family in sorted(FAMILIES)}
+        return {
+            "mode": str(self.mode),
+            "danger": ceilings,
+            "root_equivalent": list(self.root_equivalent),
+        }
+
+    def explain(self) -> list[str]:
+        """Say in words what the policy allows, one sentence a line."""
+        if self.mode is Mode.OFF:
+            return ["The actor is off: it answers no query and runs no action."]
+        if self.mode is Mode.READ_ONLY:
+            return ["The actor answers queries. It runs no action."]
+        lines = ["The actor answers queries, and runs these actions:"]
+        for family in sorted(FAMILIES):
+            mine = [one for one in CATALOGUE.values() if one.family == family]
+            allowed = sorted(one.name for one in mine if self._allows(one))
+            refused = sorted({one.name for one in mine} - set(allowed))
+            lines.append(f"  {family}: {', '.join(allowed) or 'none'}")
+            if refused:
+                lines.append(f"    refused: {', '.join(refused)}")
+        lines += self._explain_objects()
+        lines += [f"At most {rate} runs that are {danger}." for danger, rate in self.rate.items()]
+        return lines
+
+    def _allows(self, action: Action[Any]) -> bool:
+        try:
+            self.judge_action(action)
+        except PolicyError:
+            return False
+        return True
+
+    def _explain_objects(self) -> list[str]:
+        lines = []
+        if self.service.allow is None:
+            lines.append("It may act on every unit but Narthex's own and those denied below.")
+        else:
+            lines.append(f"It may act on these units only: {_words(self.service.allow)}.")
+        lines.append(f"Units denied, their processes too: {_words(self.service.deny)}.")
+        lines.append(f"Processes protected by user: {_words(self.process.protect_users)}.")
+        lines.append(f"Processes protected by name: {_words(self.process.protect_comm)}.")
+        return lines
+
+
+OFF: Final = Policy(version=1, mode=Mode.OFF)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy file that only its owner can have written. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            check_owner(path, os.fstat(file.fileno()))
+            check_owner(path.resolve().parent, path.resolve().parent.stat())
+            raw = file.read(_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the policy {path}: {error.strerror}",
+            hint="without a policy the actor does not start; policy.example.yaml shows one",
+        ) from error
+    if len(raw) > _FILE_BYTES:
+        raise ConfigError(f"the policy {path} is longer than {_FILE_BYTES} bytes")
+    return parse_policy(raw, name=str(path))
+
+
+def parse_policy(raw: bytes, *, name: str) -> Policy:
+    """Read a policy's text. Raises ConfigError, which names each wrong key."""
+    try:
+        loader = _Loader(raw)
+        try:
+            document = loader.get_single_data()
+        finally:
+            loader.dispose()
+        return Policy.model_validate(document)
+    except ValidationError as error:
+        wrong = [
+            f"{'.'.join(map(str, one['loc'])) or 'the document'}: {one['msg']}"
+            for one in error.errors()
+        ]
+        raise ConfigError(
+            f"the policy {name} is wrong: {'; '.join(wrong)}",
+            hint=f"correct it, then run: narthex actor check-policy {name}",
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the policy {name} is not YAML: {error}") from error
+
+
+def check_owner(path: Path, status: os.stat_result) -> None:
+    """Refuse what somebody else than root, or we, could have written. Raises ConfigError."""
+    if status.st_uid not in {0, os.geteuid()}:
+        raise ConfigError(
+            f"{path} belongs to user {status.st_uid}, not to root", hint=f"run: chown root {path}"
+        )
+    check_mode(path, status)
+
+
+def check_mode(path: Path, status: os.stat_result) -> None:
+    """Refuse what others than its owner may write. Raises ConfigError."""
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):04o})",
+            hint=f"run: chmod go-w {path}",
+        )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without surprises: `off` is a word, keys are unique, nothing is aliased."""
+
+    @override
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read here")
+        return super().compose_node(parent, index)
+
+    @override
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        doubled = {str(key) for key in keys if keys.count(key) > 1}
+        if doubled:
+            raise yaml.YAMLError(f"the key {', '.join(sorted(doubled))} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
+# Only true and false are booleans, as in YAML 1.2: `mode: off` means the word.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regex) for tag, regex in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _first_match(name: str, patterns: tuple[str, ...]) -> str | None:
+    return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
+
+
+def _words(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none"

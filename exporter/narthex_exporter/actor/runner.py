@@ -1,0 +1,316 @@
+"""Carry out steps: the only module of the actor that changes anything."""
+
+import contextlib
+import errno
+import os
+import secrets
+import selectors
+import signal
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final, Protocol
+
+from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.contract.steps import (
+    DBusCall,
+    Outcome,
+    RunProgram,
+    SetPriority,
+    Signal,
+    Step,
+    WriteFile,
+)
+from narthex_exporter.contract.wire import RunState
+from narthex_exporter.sources.text import clean_block
+
+_TICK_SECONDS: Final = 0.1
+_GRACE_SECONDS: Final = 2.0
+_KEPT_BYTES: Final = 1 << 20
+_DIRECTORIES: Final = (Path("/usr/sbin"), Path("/usr/bin"), Path("/sbin"), Path("/bin"))
+_ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+class RunnerError(NarthexError):
+    """A step cannot be carried out; it was not begun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """How a step ended: succeeded, failed, timed out or cancelled."""
+
+    state: RunState
+    outcome: Outcome
+    truncated: bool = False
+
+
+class Caller(Protocol):
+    """Carry out D-Bus calls; see ``actor/jobs.py``."""
+
+    def call(
+        self, step: DBusCall, *, timeout_seconds: float, cancelled: threading.Event
+    ) -> tuple[RunState, int, str]:
+        """Call, and wait for the job if one is made. Returns state, code and what happened."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Carry out steps. ``start_ticks`` tells when a process started, to know a reused pid."""
+
+    start_ticks: Callable[[int], int | None]
+    dbus: Caller
+    directories: tuple[Path, ...] = _DIRECTORIES
+    owner_uid: int = 0
+    kept_bytes: int = _KEPT_BYTES
+    clock: Callable[[], float] = time.monotonic
+
+    def execute(self, step: Step, *, timeout_seconds: float, cancelled: threading.Event) -> Done:
+        """Carry one step out, for at most ``timeout_seconds``. Raises RunnerError."""
+        began = self.clock()
+        truncated = False
+        match step:
+            case RunProgram():
+                limit = min(step.timeout_seconds, timeout_seconds)
+                state, code, output, truncated = self._program(step, limit, cancelled)
+            case Signal():
+                state, code, output = self._signal(step, timeout_seconds, cancelled)
+            case SetPriority():
+                state, code, output = self._set_priority(step)
+            case WriteFile():
+                state, code, output = self._write(step)
+            case DBusCall():
+                limit = min(step.timeout_seconds, timeout_seconds)
+                state, code, output = self.dbus.call(
+                    step, timeout_seconds=limit, cancelled=cancelled
+                )
+        outcome = Outcome(code=code, output=output, duration_seconds=self.clock() - began)
+        return Done(state=state, outcome=outcome, truncated=truncated)
+
+    def read(self, step: RunProgram) -> Outcome:
+        """Run a program that only reads, for queries. Its failure is an outcome, not an error."""
+        try:
+            return self.execute(
+                step, timeout_seconds=step.timeout_seconds, cancelled=threading.Event()
+            ).outcome
+        except RunnerError as error:
+            return Outcome(code=127, output=str(error))
+
+    def resolve(self, name: str) -> Path:
+        """Find a program in the fixed directories, and refuse one that others may write."""
+        if not name or "/" in name:
+            raise RunnerError(f"{name!r} is not the bare name of a program")
+        for directory in self.directories:
+            with contextlib.suppress(OSError):
+                path = (directory / name).resolve(strict=True)
+                self._check_program(path)
+                return path
+        raise RunnerError(f"there is no program {name} on this node", hint="install its package")
+
+    def _check_program(self, path: Path) -> None:
+        for one in (path, path.parent):
+            status = one.stat()
+            if status.st_uid != self.owner_uid or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise RunnerError(
+                    f"{one} may be written by others than root, so it is not run",
+                    hint=f"see: ls -ld {one}",
+                )
+
+    def _program(
+        self, step: RunProgram, timeout_seconds: float, cancelled: threading.Event
+    ) -> tuple[RunState, int, str, bool]:
+        path = self.resolve(step.argv[0])
+        kept = HeadAndTail(self.kept_bytes)
+        try:
+            process = subprocess.Popen(  # noqa: S603 - a list, from a declared plan, no shell
+                [step.argv[0], *step.argv[1:]],
+                executable=path,
+                env=_ENVIRONMENT,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise RunnerError(f"cannot start {path}: {error}") from error
+        with process:
+            if process.stdout is None:  # it was asked for above
+                raise RunnerError(f"{path} has no output to read")
+            state = self._watch(process, process.stdout, kept, timeout_seconds, cancelled)
+            code = process.wait()
+        if state is RunState.RUNNING:
+            state = RunState.SUCCEEDED if code == 0 else RunState.FAILED
+        return state, code, clean_block(kept.value()), kept.truncated
+
+    def _watch(
+        self,
+        process: subprocess.Popen[bytes],
+        pipe: IO[bytes],
+        kept: "HeadAndTail",
+        timeout_seconds: float,
+        cancelled: threading.Event,
+    ) -> RunState:
+        """Read until the program ends; RUNNING then means that nobody stopped it."""
+        deadline = self.clock() + timeout_seconds
+        os.set_blocking(pipe.fileno(), False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while process.poll() is None:
+                if cancelled.is_set() or self.clock() > deadline:
+                    _end_group(process)
+                    _drain(pipe, kept)
+                    return RunState.CANCELLED if cancelled.is_set() else RunState.TIMED_OUT
+                if selector.select(_TICK_SECONDS) and not _drain(pipe, kept):
+                    # It closed its output: only its end is left to wait for.
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(_TICK_SECONDS)
+        # A daemon that it left behind may hold the pipe: take what is there, wait for no more.
+        _drain(pipe, kept)
+        return RunState.RUNNING
+
+    def _signal(
+        self, step: Signal, timeout_seconds: float, cancelled: threading.Event
+    ) -> tuple[RunState, int, str]:
+        number = signal.Signals[step.signal]
+        with self._held(step.pid, step.start_ticks) as descriptor:
+            if descriptor is None:
+                return RunState.FAILED, 1, f"process {step.pid} was gone before the signal"
+            began = self.clock()
+            try:
+                signal.pidfd_send_signal(descriptor, number)
+            except OSError as error:
+                return RunState.FAILED, 1, f"cannot signal process {step.pid}: {error.strerror}"
+            if not step.wait_seconds:
+                return RunState.SUCCEEDED, 0, f"{step.signal} was sent"
+            limit = min(step.wait_seconds, timeout_seconds)
+            while self.clock() - began < limit:
+                if _ended(descriptor, _TICK_SECONDS):
+                    return RunState.SUCCEEDED, 0, f"exited in {self.clock() - began:.1f} s"
+                if cancelled.is_set():
+                    return RunState.CANCELLED, 1, f"{step.signal} was sent; not waited for"
+        return RunState.FAILED, 1, f"{step.signal} was sent; still alive after {limit:g} s"
+
+    def _set_priority(self, step: SetPriority) -> tuple[RunState, int, str]:
+        with self._held(step.pid, step.start_ticks) as descriptor:
+            if descriptor is None:
+                return RunState.FAILED, 1, f"process {step.pid} was gone before"
+            try:
+                os.setpriority(os.PRIO_PROCESS, step.pid, step.nice)
+            except OSError as error:
+                return RunState.FAILED, 1, f"cannot renice process {step.pid}: {error.strerror}"
+        return RunState.SUCCEEDED, 0, f"nice value is {step.nice}"
+
+    @contextlib.contextmanager
+    def _held(self, pid: int, start_ticks: int) -> Iterator[int | None]:
+        """Hold exactly the process that was meant; ``None`` when it is gone."""
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError as error:
+            if error.errno not in {errno.ESRCH, errno.EINVAL}:
+                raise RunnerError(f"cannot hold process {pid}: {error.strerror}") from error
+            yield None
+            return
+        try:
+            # The number is held now, so what it means can no longer change.
+            yield descriptor if self.start_ticks(pid) == start_ticks else None
+        finally:
+            os.close(descriptor)
+
+    def _write(self, step: WriteFile) -> tuple[RunState, int, str]:
+        try:
+            write_file(Path(step.path), step.content.encode(), mode=step.mode)
+        except OSError as error:
+            return RunState.FAILED, 1, f"cannot write {step.path}: {error.strerror}"
+        return RunState.SUCCEEDED, 0, "written"
+
+
+@dataclass(slots=True)
+class HeadAndTail:
+    """Keep the first and the last half of ``limit`` bytes."""
+
+    limit: int
+    truncated: bool = field(default=False, init=False)
+    _head: bytearray = field(default_factory=bytearray, init=False)
+    _tail: bytearray = field(default_factory=bytearray, init=False)
+
+    def add(self, chunk: bytes) -> None:
+        """Take what came next."""
+        room = self.limit // 2 - len(self._head)
+        self._head += chunk[:room]
+        self._tail += chunk[max(0, room) :]
+        excess = len(self._tail) - self.limit // 2
+        if excess > 0:
+            self.truncated = True
+            del self._tail[:excess]
+
+    def value(self) -> bytes:
+        """Give what was kept, saying where something was left out."""
+        gap = b"\n[... left out ...]\n" if self.truncated else b""
+        return bytes(self._head) + gap + bytes(self._tail)
+
+
+def write_file(path: Path, content: bytes, *, mode: int) -> None:
+    """Replace a file at once or not at all; owner and mode of an old one stay. Raises OSError."""
+    try:
+        old = path.lstat()
+    except FileNotFoundError:
+        owner = (os.geteuid(), os.getegid())
+    else:
+        if not stat.S_ISREG(old.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        owner, mode = (old.st_uid, old.st_gid), stat.S_IMODE(old.st_mode)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename or a new file in a directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _drain(pipe: IO[bytes], kept: HeadAndTail) -> bool:
+    """Read what is there; tell whether more may come."""
+    while True:
+        try:
+            chunk = os.read(pipe.fileno(), 65536)
+        except BlockingIOError:
+            return True
+        if not chunk:
+            return False
+        kept.add(chunk)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    # Twice, whether or not the leader ends at once: what it left in its group goes too.
+    for number, wait_seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait_seconds)
+
+
+def _ended(descriptor: int, timeout_seconds: float) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        return bool(selector.select(timeout_seconds))
