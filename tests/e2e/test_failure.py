@@ -142,7 +142,7 @@ def query(product: Product, name: str, params: dict[str, Any]) -> Any:
 def stubborn() -> Iterator[subprocess.Popen[bytes]]:
     """A process that ignores the request to end, so that a run on it takes its full time."""
     code = (
-        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(99)"
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(9)"
     )
     process = subprocess.Popen([sys.executable, "-Ic", code], stdout=subprocess.PIPE)
     assert process.stdout is not None

@@ -1,0 +1,44 @@
+"""Write what is derived from declarations; with --check, fail when that changes anything."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def targets() -> dict[str, Callable[[], str]]:
+    """Name each derived file and what writes it."""
+    from narthex_exporter.actions import reference as actions  # noqa: PLC0415
+    from narthex_exporter.collectors import reference as collectors  # noqa: PLC0415
+
+    return {
+        "docs/reference/actions.md": actions.markdown,
+        "docs/reference/metrics.md": collectors.markdown,
+    }
+
+
+def main() -> int:
+    """Write, or check, every derived file."""
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for name, make in targets().items():
+        path, text = ROOT / name, make()
+        if path.exists() and path.read_text() == text:
+            continue
+        if check:
+            stale.append(name)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            print(f"wrote {name}")
+    if stale:
+        print(
+            f"not as declared: {', '.join(stale)}\n  what to do: run script/generate",
+            file=sys.stderr,
+        )
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
