@@ -105,7 +105,7 @@ class SystemdCaller:
             bus.call(MANAGER, "CancelJob", "u", (int(job.rpartition("/")[2]),))
         except CallError as error:
             return f"not waited for any longer; systemd's job goes on: {error}"
-        return "systemd's job was cancelled"
+        return "systemd's job was cancelled; what it had begun may go on"
 
 
 def _told(method: str, reply: tuple[Any, ...]) -> str:

@@ -57,16 +57,17 @@ class Enrolled:
     )
     ticket_key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     kid: str = "k1"
+    config: Config = field(init=False)
 
     def __post_init__(self) -> None:
+        self.config = self.layout()
         (self.home / "pki").mkdir(mode=0o700, parents=True)
         self.write_node()
         self.write_ca()
         self.write_keys(version=1)
         self.write_policy(MANAGE)
 
-    @property
-    def config(self) -> Config:
+    def layout(self) -> Config:
         return Config(
             node_dir=self.home,
             state_dir=self.home / "actor",
@@ -109,7 +110,7 @@ class Enrolled:
         (self.home / "tickets.json").write_text(json.dumps(document))
 
     def write_policy(self, text: str) -> None:
-        (self.home / "policy.yaml").write_text(text)
+        self.config.policy_file.write_text(text)
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -276,7 +277,8 @@ def actor_process(enrolled: Enrolled, *extra: str) -> Iterator[subprocess.Popen[
     config = enrolled.config
     process = subprocess.Popen(
         [
-            sys.executable, "-Im", "narthex_exporter", "actor", "--state.dir", str(config.node_dir),
+            sys.executable, "-Im", "narthex_exporter", "actor",
+            "--state.dir", str(config.node_dir),
             "--actor.state-dir", str(config.state_dir), "--actor.socket", str(config.socket),
             "--policy.file", str(config.policy_file), *extra,
         ],
