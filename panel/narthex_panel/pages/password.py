@@ -1,0 +1,40 @@
+"""Change one's own password; the first one must be changed before anything else."""
+
+from typing import Final
+
+from flask import request
+from flask_babel import gettext, lazy_gettext
+
+from narthex_operator.errors import ConflictError, InvalidError, NotSignedInError
+from narthex_operator.services.access import SIGNED_IN
+from narthex_panel.page import Answer, Page, Ui
+from narthex_panel.responses import COOKIE, keep_session, see_other
+
+page: Final = Page(name="password", title=lazy_gettext("Change password"), permission=SIGNED_IN)
+
+
+@page.get("/password")
+def show(ui: Ui) -> Answer:
+    """Show the form."""
+    return ui.render("password.html", problem=None)
+
+
+@page.post("/password")
+def change(ui: Ui) -> Answer:
+    """Change the password; every other session of the user ends."""
+    new = request.form.get("new", "")
+    try:
+        if new != request.form.get("again", ""):
+            raise InvalidError(gettext("The new passwords differ: type the same one twice."))
+        token = ui.services.accounts.change_password(
+            ui.actor, request.cookies.get(COOKIE, ""), old=request.form.get("old", ""), new=new
+        )
+    except (InvalidError, ConflictError, NotSignedInError) as error:
+        return ui.render("password.html", problem=error), error.status
+    response = see_other("/settings?saved=password" if not _forced(ui) else "/")
+    keep_session(response, token)
+    return response
+
+
+def _forced(ui: Ui) -> bool:
+    return ui.session is not None and ui.session.must_change_password
