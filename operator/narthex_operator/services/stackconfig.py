@@ -138,9 +138,7 @@ def render_alertmanager(config: OperatorConfig) -> str:
                         "send_resolved": True,
                         "http_config": {
                             "authorization": {
-                                "credentials_file": str(
-                                    Path(config.secrets_dir) / "webhook.token"
-                                )
+                                "credentials_file": str(Path(config.secrets_dir) / "webhook.token")
                             },
                             "tls_config": {"ca_file": str(Path(config.pki_dir) / "ca.pem")},
                         },
