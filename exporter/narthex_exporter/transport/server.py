@@ -9,6 +9,7 @@ handshake, for the headers and between requests, and connections are bounded in 
 import contextlib
 import io
 import logging
+import select
 import socket
 import ssl
 import sys
@@ -26,7 +27,7 @@ import h11
 
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.transport.identity import Identity, PeerError, identify
-from narthex_exporter.transport.tls import ReloadingContext
+from narthex_exporter.transport.tls import ContextSource
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,10 @@ WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 # The environ key under which an application finds the verified Identity of its peer, or None.
 PEER: Final = "narthex.peer"
+# The same for the peer's certificate as DER, or None: for listeners with `foreign` peers.
+CERTIFICATE: Final = "narthex.peer_certificate"
 _CHUNK: Final = 65536
+_DRAIN_SECONDS: Final = 1.0
 
 
 class ListenError(NarthexError):
@@ -59,13 +63,14 @@ class Limits:
 class Listener:
     """One bound socket, with TLS where ``tls`` is given.
 
-    With a client CA in ``tls.files`` each peer's certificate must name one identity, of
-    ``cluster`` where that is given.
+    Where ``tls`` asks for client certificates, each must name one identity, of ``cluster`` where
+    that is given. With ``foreign`` another CA's certificates are taken too: they are nobody.
     """
 
     sock: socket.socket
-    tls: ReloadingContext | None = None
+    tls: ContextSource | None = None
     cluster: str | None = None
+    foreign: bool = False
     scheme: str = "http"
 
 
@@ -120,6 +125,8 @@ class Server:
     _stopping: threading.Event = field(default_factory=threading.Event, init=False)
     _open: set[socket.socket] = field(default_factory=set, init=False)
     _busy: set[socket.socket] = field(default_factory=set, init=False)
+    # Those whose TLS handshake is under way, the oldest first.
+    _shaking: dict[socket.socket, None] = field(default_factory=dict, init=False)
     _acceptors: list[threading.Thread] = field(default_factory=list, init=False)
 
     def start(self) -> None:
@@ -145,11 +152,14 @@ class Server:
             time.sleep(0.02)
         with self._lock:
             left = list(self._open)
+            left += self._shaking
         for sock in left:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            _cut(sock)
         for thread in self._acceptors:
             thread.join(timeout=1.0)
+        deadline = self.clock() + _DRAIN_SECONDS
+        while self.connections and self.clock() < deadline:
+            time.sleep(0.01)
 
     def __enter__(self) -> Self:
         self.start()
@@ -168,6 +178,11 @@ class Server:
         """How many connections are open."""
         with self._lock:
             return sum(self._peers.values())
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether every listener still accepts."""
+        return bool(self._acceptors) and all(thread.is_alive() for thread in self._acceptors)
 
     def _accept(self, listener: Listener) -> None:
         while not self._stopping.is_set():
@@ -197,11 +212,21 @@ class Server:
 
     def _admit(self, peer: str) -> bool:
         with self._lock:
-            full = sum(self._peers.values()) >= self.limits.connections
-            if full or self._peers[peer] >= self.limits.connections_per_peer:
+            if self._peers[peer] >= self.limits.connections_per_peer:
+                return False
+            if sum(self._peers.values()) >= self.limits.connections and not self._make_room():
                 return False
             self._peers[peer] += 1
             return True
+
+    def _make_room(self) -> bool:
+        """Cut the oldest peer that has not shown yet who it is: strangers shut nobody out."""
+        oldest = next(iter(self._shaking), None)
+        if oldest is None:
+            return False
+        del self._shaking[oldest]
+        _cut(oldest)
+        return True
 
     def _leave(self, peer: str) -> None:
         with self._lock:
@@ -212,11 +237,17 @@ class Server:
     def _connection(self, listener: Listener, raw: socket.socket, peer: str) -> None:
         sock = raw
         try:
-            sock, identity = self._handshake(listener, raw)
+            if raw.family != socket.AF_UNIX:
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if listener.tls is not None:
+                sock = listener.tls.get().wrap_socket(
+                    raw, server_side=True, do_handshake_on_connect=False
+                )
+                self._shake_hands(sock)
             with self._lock:
                 self._open.add(sock)
-            _Connection(self, listener, sock, peer, identity).serve()
-        except (OSError, ssl.SSLError, PeerError) as error:
+            _Connection(self, listener, sock, peer).serve()
+        except (OSError, PeerError) as error:
             log.debug("connection.ended", extra={"peer": peer, "error": str(error)})
         finally:
             with self._lock:
@@ -224,27 +255,31 @@ class Server:
             _close(sock)
             self._leave(peer)
 
-    def _handshake(
-        self, listener: Listener, raw: socket.socket
-    ) -> tuple[socket.socket, Identity | None]:
-        if raw.family != socket.AF_UNIX:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if listener.tls is None:
-            return raw, None
-        raw.settimeout(self.limits.handshake_seconds)
-        sock = listener.tls.get().wrap_socket(
-            raw, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
-        )
-        # A timeout bounds one read, not the handshake: a peer that drips bytes is cut here.
-        cut = threading.Timer(self.limits.handshake_seconds, _cut, (raw,))
-        cut.daemon = True
-        cut.start()
+    def _shake_hands(self, sock: ssl.SSLSocket) -> None:
+        """Do the handshake in the time allowed, however slowly the peer drips its bytes."""
+        deadline = self.clock() + self.limits.handshake_seconds
+        sock.setblocking(False)
+        wait = select.poll()
+        with self._lock:
+            self._shaking[sock] = None
         try:
-            sock.do_handshake()
+            while not self._stopping.is_set():
+                try:
+                    sock.do_handshake()
+                except ssl.SSLWantReadError:
+                    wait.register(sock, select.POLLIN)
+                except ssl.SSLWantWriteError:
+                    wait.register(sock, select.POLLOUT)
+                else:
+                    return
+                left = deadline - self.clock()
+                if left <= 0:
+                    raise TimeoutError("the TLS handshake took too long")
+                wait.poll(left * 1000)
+            raise ConnectionAbortedError("the server stops")
         finally:
-            cut.cancel()
-        der = sock.getpeercert(binary_form=True)
-        return sock, identify(der, cluster=listener.cluster) if der else None
+            with self._lock:
+                self._shaking.pop(sock, None)
 
 
 class _Connection:
@@ -256,13 +291,15 @@ class _Connection:
         listener: Listener,
         sock: socket.socket,
         peer: str,
-        identity: Identity | None,
     ) -> None:
         self.server = server
         self.listener = listener
         self.sock = sock
         self.peer = peer
-        self.identity = identity
+        self.certificate = (
+            sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
+        )
+        self.identity = _identify(listener, self.certificate)
         self.parser = h11.Connection(
             h11.SERVER, max_incomplete_event_size=server.limits.header_bytes
         )
@@ -355,8 +392,12 @@ class _Connection:
                 if chunk:
                     reply.write(chunk)
             reply.end()
-        except (OSError, h11.LocalProtocolError) as error:
+        except _GoneError as error:
             log.debug("request.cut", extra={"target": target, "error": str(error)})
+            return False
+        except ConnectionError as error:
+            # The application's own source broke off: what was sent must not look whole.
+            log.warning("request.cut", extra={"target": target, "error": str(error)})
             return False
         except Exception:
             # The one boundary of the server: an application's mistake costs its own request.
@@ -393,6 +434,7 @@ class _Connection:
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
             PEER: self.identity,
+            CERTIFICATE: self.certificate,
         }
         for name, value in headers:
             key = name.upper().replace("-", "_")
@@ -410,7 +452,7 @@ class _Connection:
 
     def _refuse(self, status: int, why: str) -> bool:
         text = f"{status} {why}\n".encode()
-        with contextlib.suppress(OSError, h11.LocalProtocolError):
+        with contextlib.suppress(OSError, _GoneError, h11.LocalProtocolError):
             self._send(
                 h11.Response(
                     status_code=status,
@@ -423,13 +465,31 @@ class _Connection:
             )
             self._send(h11.Data(data=text))
             self._send(h11.EndOfMessage())
+            self._drain()
         return False
 
-    def _send(self, event: Any) -> None:
-        data = self.parser.send(event)
+    def _drain(self) -> None:
+        """Read what the peer still sends: to close at once would reset what we just told it."""
+        if not isinstance(self.sock, ssl.SSLSocket):
+            self.sock.shutdown(socket.SHUT_WR)
+        deadline = self.server.clock() + _DRAIN_SECONDS
+        while (left := deadline - self.server.clock()) > 0:
+            self.sock.settimeout(left)
+            if not self.sock.recv(_CHUNK):
+                return
+
+    def _send(self, *events: Any) -> None:
+        data = b"".join(self.parser.send(event) or b"" for event in events)
         if data:
             self.sock.settimeout(self.server.limits.send_seconds)
-            self.sock.sendall(data)
+            try:
+                self.sock.sendall(data)
+            except OSError as error:
+                raise _GoneError(str(error)) from error
+
+
+class _GoneError(Exception):
+    """The peer does not read what we send."""
 
 
 class _Reply:
@@ -455,25 +515,37 @@ class _Reply:
         return self.write
 
     def write(self, chunk: bytes) -> None:
-        self._begin()
-        if not self.head_only:
-            self.connection._send(h11.Data(data=chunk))  # noqa: SLF001
+        first = self._first()
+        body = () if self.head_only else (h11.Data(data=chunk),)
+        self.connection._send(*first, *body)  # noqa: SLF001
 
     def end(self) -> None:
-        self._begin()
-        self.connection._send(h11.EndOfMessage())  # noqa: SLF001
+        self.connection._send(*self._first(), h11.EndOfMessage())  # noqa: SLF001
 
-    def _begin(self) -> None:
-        if not self.sent:
-            if self.response is None:
-                raise h11.LocalProtocolError("the application sent no status")
-            self.sent = True
-            self.connection._send(self.response)  # noqa: SLF001
+    def _first(self) -> tuple[h11.Response, ...]:
+        if self.sent:
+            return ()
+        if self.response is None:
+            raise h11.LocalProtocolError("the application sent no status")
+        self.sent = True
+        return (self.response,)
+
+
+def _identify(listener: Listener, certificate: bytes | None) -> Identity | None:
+    if certificate is None:
+        return None
+    try:
+        return identify(certificate, cluster=listener.cluster)
+    except PeerError:
+        if listener.foreign:
+            return None
+        raise
 
 
 def _cut(sock: socket.socket) -> None:
+    # SSLSocket's own shutdown() would pull its state from under the thread that uses it.
     with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _close(sock: socket.socket) -> None:

@@ -4,6 +4,7 @@ import ssl
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from narthex_exporter.contract.errors import NarthexError
 
@@ -59,6 +60,14 @@ def verifying_context(ca: Path) -> ssl.SSLContext:
     except OSError as error:
         raise TLSFileError(f"cannot read the CA {ca}: {error}") from error
     return context
+
+
+class ContextSource(Protocol):
+    """Whatever gives a listener the TLS context for its next connection."""
+
+    def get(self) -> ssl.SSLContext:
+        """Return a context. May raise at the first call only."""
+        ...
 
 
 @dataclass(slots=True)

@@ -1,0 +1,336 @@
+"""Put the exporter together: sources, collectors, web server, log shipper, renewal of its key."""
+
+import contextlib
+import json
+import logging
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from prometheus_client.core import Metric as MetricFamily
+
+from narthex_exporter.actorlink import ActorLink
+from narthex_exporter.collectors import COLLECTORS
+from narthex_exporter.collectors.scrape import Scraper
+from narthex_exporter.collectors.spec import Collector, Node, Option
+from narthex_exporter.errors import ConfigError, NarthexError
+from narthex_exporter.notify import notify, watchdog_seconds
+from narthex_exporter.selfmetrics import Certificates, Reloads, Requests, SelfMetrics
+from narthex_exporter.sources.filesystems import Filesystems
+from narthex_exporter.sources.procfs import Procfs
+from narthex_exporter.sources.sysfs import Sysfs
+from narthex_exporter.transport.server import Listener, Server, listen_tcp
+from narthex_exporter.transport.tls import ReloadingContext, TLSFiles
+from narthex_exporter.web import Web
+from narthex_exporter.webconfig import WebConfigFile
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
+# How often the main thread looks up at least; what it waits for are signals.
+_TICK_SECONDS = 60.0
+
+
+class Part(Protocol):
+    """What runs beside the web server and tells how it is doing."""
+
+    def start(self) -> None:
+        """Begin to work, in threads of its own."""
+
+    def stop(self) -> None:
+        """Stop, and keep what was not done."""
+
+    def samples(self) -> Iterable[MetricFamily]:
+        """Give metric families."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsConfig:
+    """Where logs go; without ``push_url`` they go nowhere."""
+
+    push_url: str = ""
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What flags and file say. ``collectors`` overrides what is on by default, by name."""
+
+    listen: tuple[tuple[str, int], ...] = (("127.0.0.1", 19100),)
+    web_config: Path | None = None
+    telemetry_path: str = "/metrics"
+    max_requests: int = 40
+    exporter_metrics: bool = True
+    state_dir: Path = Path("/var/lib/narthex")
+    actor_socket: Path = Path("/run/narthex/actor.sock")
+    logs: LogsConfig = field(default_factory=LogsConfig)
+    procfs: Path = Path("/proc")
+    sysfs: Path = Path("/sys")
+    rootfs: Path = Path("/")
+    collectors: Mapping[str, bool] = field(default_factory=dict)
+    disable_defaults: bool = False
+    settings: Mapping[Option[Any], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFile:
+    """What enrolment wrote to ``node.json``."""
+
+    name: str
+    cluster: str
+
+
+@dataclass(slots=True)
+class Parts:
+    """What runs beside the web server; ``make`` builds it anew from its files."""
+
+    make: Callable[[], list[Part]]
+    started: bool = field(default=False, init=False)
+    _running: list[Part] = field(default_factory=list, init=False)
+
+    def start(self) -> None:
+        """Build and start each part. Raises NarthexError."""
+        self._start(self.make())
+
+    def restart(self) -> None:
+        """Put freshly built parts in place of those that run; none stops if one is wrong."""
+        fresh = self.make()
+        self.stop()
+        self._start(fresh)
+
+    def stop(self) -> None:
+        """Stop each part, the last first."""
+        self.started = False
+        while self._running:
+            self._running.pop().stop()
+
+    def samples(self) -> Iterator[MetricFamily]:
+        """Give the metrics of what runs."""
+        for part in list(self._running):
+            yield from part.samples()
+
+    def _start(self, parts: list[Part]) -> None:
+        for part in parts:
+            part.start()
+            self._running.append(part)
+        self.started = True
+
+
+@dataclass(slots=True, kw_only=True)
+class Exporter:
+    """A built exporter: what answers, what else runs, what can be reloaded."""
+
+    server: Server
+    parts: Parts
+    reloads: Reloads
+    web_file: WebConfigFile | None = None
+
+    def start(self) -> None:
+        """Answer, then start the rest."""
+        self.server.start()
+        self.parts.start()
+
+    def stop(self) -> None:
+        """Let requests under way end, then stop the rest."""
+        self.server.stop(drain_seconds=DRAIN_SECONDS)
+        self.parts.stop()
+
+    def reload(self) -> None:
+        """Read configuration files again; one that is wrong keeps what was in use."""
+        try:
+            if self.web_file is not None:
+                _ = self.web_file.config
+            self.parts.restart()
+        except NarthexError as error:
+            self.reloads.successful = False
+            log.error("reload.failed", extra={"error": str(error)})  # noqa: TRY400 - in words
+            return
+        self.reloads.successful, self.reloads.time_seconds = True, time.time()
+        log.info("reload.done")
+
+
+def build(config: Config) -> Exporter:
+    """Build an exporter; binds its addresses. Raises NarthexError, having bound none."""
+    identity = read_node_file(config.state_dir)
+    reloads = Reloads(time_seconds=time.time())
+    requests = Requests()
+    web_file = _web_file(config, reloads)
+    parts = Parts(_make_parts(config, identity))
+    about = SelfMetrics(
+        requests=requests,
+        certificates=Certificates(lambda: _certificates(config, web_file)),
+        reloads=reloads,
+        process=config.exporter_metrics,
+    )
+    web = Web(
+        scraper=Scraper(node=_node(config), collectors=choose_collectors(config)),
+        extra=(about.families, parts.samples),
+        requests=requests,
+        actor=ActorLink(socket=config.actor_socket),
+        ready=lambda: parts.started,
+        web_config=(lambda: web_file.config) if web_file else None,
+        telemetry_path=config.telemetry_path,
+        max_requests=config.max_requests,
+    )
+    server = Server(web, _listeners(config, identity, web_file))
+    return Exporter(server=server, parts=parts, reloads=reloads, web_file=web_file)
+
+
+def run(exporter: Exporter) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reloads."""
+    wake, stopping, hangup = threading.Event(), threading.Event(), threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        (hangup if number == signal.SIGHUP else stopping).set()
+        wake.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    watchdog = watchdog_seconds()
+    exporter.start()
+    log.info("exporter.ready")
+    notify("READY=1")
+    try:
+        while not stopping.is_set():
+            wake.wait(watchdog / 2 if watchdog else _TICK_SECONDS)
+            wake.clear()
+            if hangup.is_set():
+                hangup.clear()
+                notify("RELOADING=1")
+                exporter.reload()
+                notify("READY=1")
+            if watchdog and exporter.server.alive:
+                notify("WATCHDOG=1")
+    finally:
+        notify("STOPPING=1")
+        exporter.stop()
+        log.info("exporter.stopped")
+
+
+def choose_collectors(config: Config) -> list[Collector]:
+    """Name the collectors that are on."""
+    return [
+        each
+        for each in COLLECTORS
+        if config.collectors.get(each.name, each.enabled and not config.disable_defaults)
+    ]
+
+
+def read_node_file(state_dir: Path) -> NodeFile | None:
+    """Read what enrolment wrote; None on a node that is not enrolled. Raises ConfigError."""
+    path = state_dir / "node.json"
+    try:
+        data = json.loads(path.read_bytes())
+        return NodeFile(name=str(data["name"]), cluster=str(data["cluster"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"cannot read {path}: {type(error).__name__}: {error}",
+            hint="enrol this node again: narthex join",
+        ) from error
+
+
+def _node(config: Config) -> Node:
+    settings = {}
+    for option, value in config.settings.items():
+        try:
+            settings[option] = option.parse(value)
+        except (ValueError, re.error) as error:
+            raise ConfigError(f"--collector.….{option.name}: {value!r}: {error}") from error
+    return Node(
+        proc=Procfs(config.procfs),
+        sys=Sysfs(config.sysfs),
+        filesystems=Filesystems(procfs=config.procfs, root=config.rootfs),
+        settings=settings,
+    )
+
+
+def _pki(state_dir: Path) -> TLSFiles:
+    pki = state_dir / "pki"
+    return TLSFiles(cert=pki / "node.pem", key=pki / "node.key", ca=pki / "ca.pem")
+
+
+def _web_file(config: Config, reloads: Reloads) -> WebConfigFile | None:
+    if config.web_config is None:
+        return None
+
+    def note(successful: bool) -> None:  # noqa: FBT001 - a callback's only argument
+        reloads.successful = successful
+        if successful:
+            reloads.time_seconds = time.time()
+
+    file = WebConfigFile(config.web_config, on_reload=note)
+    _ = file.config  # a wrong file fails here, not at the first request
+    return file
+
+
+def _certificates(config: Config, web_file: WebConfigFile | None) -> list[Path]:
+    own = _pki(config.state_dir)
+    found = [own.cert, *([own.ca] if own.ca else [])]
+    tls = web_file.config.tls_server_config if web_file else None
+    return [*found, tls.cert_file] if tls else found
+
+
+def _listeners(
+    config: Config, identity: NodeFile | None, web_file: WebConfigFile | None
+) -> list[Listener]:
+    tls: ReloadingContext | WebConfigFile | None
+    if web_file is None:
+        files = _pki(config.state_dir)
+        if identity is None or not files.cert.exists():
+            raise ConfigError(
+                f"this node has no certificate below {config.state_dir / 'pki'}, "
+                "and without one the exporter does not listen",
+                hint="enrol it with: narthex join, or say how to listen with --web.config.file",
+            )
+        tls = ReloadingContext(files)
+        tls.get()
+    else:
+        tls = web_file if web_file.config.tls_server_config else None
+    with contextlib.ExitStack() as opened:
+        listeners = [
+            Listener(
+                sock=opened.enter_context(listen_tcp(address, port)),
+                tls=tls,
+                cluster=identity.cluster if identity else None,
+                foreign=web_file is not None,
+            )
+            for address, port in config.listen
+        ]
+        opened.pop_all()
+    return listeners
+
+
+def _make_parts(config: Config, identity: NodeFile | None) -> Callable[[], list[Part]]:
+    """Tell how to build what runs beside the web server; imported only where it is used."""
+
+    def make() -> list[Part]:
+        parts: list[Part] = []
+        if identity is not None:
+            from narthex_exporter.join import Renewer  # noqa: PLC0415
+
+            parts.append(Renewer(config.state_dir))
+        if config.logs.push_url:
+            from narthex_exporter.logs.config import load_logs_config  # noqa: PLC0415
+            from narthex_exporter.logs.shipper import Shipper  # noqa: PLC0415
+
+            files = _pki(config.state_dir)
+            parts.append(
+                Shipper(
+                    config=load_logs_config(config.logs.file),
+                    spool=config.state_dir / "spool.sqlite3",
+                    push_url=config.logs.push_url,
+                    tls=files if files.cert.exists() else None,
+                    labels={"node": identity.name} if identity else {},
+                )
+            )
+        return parts
+
+    return make

@@ -1,0 +1,103 @@
+"""Report how full filesystems are, and which do not answer."""
+
+from collections.abc import Iterator
+
+from narthex_exporter.collectors.spec import (
+    NoData,
+    Node,
+    Option,
+    Sample,
+    collector,
+    gauge,
+    pattern_option,
+)
+from narthex_exporter.sources.filesystems import Mount
+
+_LABELS = ("device", "mountpoint", "fstype", "device_error")
+SIZE = gauge("node_filesystem_size_bytes", "Filesystem size in bytes.", _LABELS)
+FREE = gauge("node_filesystem_free_bytes", "Filesystem free space in bytes.", _LABELS)
+AVAILABLE = gauge(
+    "node_filesystem_avail_bytes",
+    "Filesystem space available to non-root users in bytes.",
+    _LABELS,
+)
+FILES = gauge("node_filesystem_files", "Filesystem total file nodes.", _LABELS)
+FILES_FREE = gauge("node_filesystem_files_free", "Filesystem total free file nodes.", _LABELS)
+READONLY = gauge("node_filesystem_readonly", "Filesystem read-only status.", _LABELS)
+ERROR = gauge(
+    "node_filesystem_device_error",
+    "Whether an error occurred while getting statistics for the given device.",
+    _LABELS,
+)
+INFO = gauge(
+    "node_filesystem_mount_info",
+    "Filesystem mount information.",
+    ("device", "major", "minor", "mountpoint"),
+)
+
+MOUNT_POINTS_EXCLUDE = pattern_option(
+    "mount-points-exclude",
+    r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)",
+    "Mount points to leave out.",
+)
+FS_TYPES_EXCLUDE = pattern_option(
+    "fs-types-exclude",
+    r"^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs"
+    r"|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs"
+    r"|erofs|sysfs|tracefs)$",
+    "Filesystem types to leave out.",
+)
+MOUNT_TIMEOUT = Option(
+    "mount-timeout", "1", float, "Seconds to wait for one mount before it counts as stuck."
+)
+# All mounts together: less than the shortest scrape timeout that we configure.
+_TOTAL_SECONDS = 2.0
+
+
+@collector(
+    name="filesystem",
+    metrics=(SIZE, FREE, AVAILABLE, FILES, FILES_FREE, READONLY, ERROR, INFO),
+    options=(MOUNT_POINTS_EXCLUDE, FS_TYPES_EXCLUDE, MOUNT_TIMEOUT),
+    limit_seconds=3.0,
+)
+def collect(node: Node) -> Iterator[Sample]:
+    """Report how full filesystems are, and which do not answer."""
+    mounts = _wanted(node)
+    if not mounts:
+        raise NoData("every mount is left out")
+    spaces = node.filesystems.spaces(
+        mounts, limit_seconds=node.setting(MOUNT_TIMEOUT), total_seconds=_TOTAL_SECONDS
+    )
+    for mount in mounts:
+        outcome = spaces[mount]
+        error = ""
+        if outcome.error is not None:
+            error = "mountpoint timeout" if outcome.stuck else _reason(outcome.error)
+        labels = (mount.device, mount.point, mount.kind, error)
+        yield ERROR.at(1 if error else 0, *labels)
+        yield READONLY.at(mount.readonly, *labels)
+        space = outcome.value
+        if space is not None:
+            yield SIZE.at(space.size, *labels)
+            yield FREE.at(space.free, *labels)
+            yield AVAILABLE.at(space.available, *labels)
+            yield FILES.at(space.files, *labels)
+            yield FILES_FREE.at(space.files_free, *labels)
+        yield INFO.at(1, mount.device, mount.major, mount.minor, mount.point)
+
+
+def _wanted(node: Node) -> list[Mount]:
+    """Choose the mounts to report; of several in one place the last is what programs see."""
+    points = node.setting(MOUNT_POINTS_EXCLUDE)
+    kinds = node.setting(FS_TYPES_EXCLUDE)
+    found = {
+        mount.point: mount
+        for mount in node.filesystems.mounts()
+        if not kinds.search(mount.kind) and not points.search(mount.point)
+    }
+    return list(found.values())
+
+
+def _reason(error: Exception) -> str:
+    words = error.strerror if isinstance(error, OSError) else None
+    return (words or type(error).__name__).lower()

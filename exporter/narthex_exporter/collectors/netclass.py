@@ -1,0 +1,88 @@
+"""Report what network devices are: up, speed, MTU, addresses."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from narthex_exporter.collectors.spec import (
+    Metric,
+    NoData,
+    Node,
+    Sample,
+    collector,
+    counter,
+    gauge,
+    pattern_option,
+)
+
+_LABELS = ("device",)
+
+
+def _value(name: str) -> Metric:
+    declare = counter if name.endswith("_total") else gauge
+    return declare(f"node_network_{name}", f"Network device property: {name}.", _LABELS)
+
+
+# The attribute below /sys/class/net/<device>, and what it becomes.
+ATTRIBUTES: Final = {
+    "addr_assign_type": _value("address_assign_type"),
+    "carrier": _value("carrier"),
+    "carrier_changes": _value("carrier_changes_total"),
+    "carrier_up_count": _value("carrier_up_changes_total"),
+    "carrier_down_count": _value("carrier_down_changes_total"),
+    "dev_id": _value("device_id"),
+    "dormant": _value("dormant"),
+    "flags": _value("flags"),
+    "ifindex": _value("iface_id"),
+    "iflink": _value("iface_link"),
+    "link_mode": _value("iface_link_mode"),
+    "mtu": _value("mtu_bytes"),
+    "name_assign_type": _value("name_assign_type"),
+    "netdev_group": _value("net_dev_group"),
+    "tx_queue_len": _value("transmit_queue_length"),
+    "type": _value("protocol_type"),
+}
+UP = gauge("node_network_up", "Value is 1 if operstate is 'up', 0 otherwise.", _LABELS)
+SPEED = gauge("node_network_speed_bytes", "Network device property: speed_bytes.", _LABELS)
+_WORDS = ("address", "broadcast", "duplex", "ifalias", "operstate")
+INFO = gauge(
+    "node_network_info",
+    "Non-numeric data of network devices, value is always 1.",
+    ("device", *_WORDS, "adminstate"),
+)
+IGNORED = pattern_option("ignored-devices", "^$", "Network devices to leave out.")
+_MEGABIT: Final = 1_000_000 / 8
+_IFF_UP: Final = 1
+
+
+@collector(name="netclass", metrics=(*ATTRIBUTES.values(), UP, SPEED, INFO), options=(IGNORED,))
+def collect(node: Node) -> Iterator[Sample]:
+    """Report what network devices are: up, speed, MTU, addresses."""
+    ignored = node.setting(IGNORED)
+    try:
+        devices = node.sys.net_devices()
+    except FileNotFoundError as error:
+        raise NoData("this kernel shows no /sys/class/net") from error
+    for device in devices:
+        if not ignored.search(device):
+            yield from _device(node, device)
+
+
+def _device(node: Node, device: str) -> Iterator[Sample]:
+    for name, metric in ATTRIBUTES.items():
+        number = _number(node.sys.net_attribute(device, name))
+        if number is not None:
+            yield metric.at(number, device)
+    speed = _number(node.sys.net_attribute(device, "speed"))
+    if speed is not None:
+        yield SPEED.at(speed * _MEGABIT, device)
+    words = [node.sys.net_attribute(device, name) or "" for name in _WORDS]
+    flags = _number(node.sys.net_attribute(device, "flags")) or 0
+    yield UP.at(1 if words[-1] == "up" else 0, device)
+    yield INFO.at(1, device, *words, "up" if flags & _IFF_UP else "down")
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return int(text or "", 0)
+    except ValueError:
+        return None

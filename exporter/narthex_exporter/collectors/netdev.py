@@ -1,0 +1,32 @@
+"""Report what went through network devices."""
+
+from collections.abc import Iterator
+
+from narthex_exporter.collectors.spec import Node, Sample, collector, counter, pattern_option
+from narthex_exporter.sources.procfs import NET_COLUMNS
+
+COLUMNS = tuple(
+    counter(f"node_network_{name}_total", f"Network device statistic {name}.", ("device",))
+    for name in NET_COLUMNS
+)
+NO_HANDLER = counter(
+    "node_network_receive_nohandler_total",
+    "Network device statistic receive_nohandler.",
+    ("device",),
+)
+DEVICE_EXCLUDE = pattern_option("device-exclude", "^$", "Network devices to leave out.")
+
+
+@collector(name="netdev", metrics=(*COLUMNS, NO_HANDLER), options=(DEVICE_EXCLUDE,))
+def collect(node: Node) -> Iterator[Sample]:
+    """Report what went through network devices."""
+    exclude = node.setting(DEVICE_EXCLUDE)
+    for device, numbers in node.proc.net_dev():
+        if exclude.search(device):
+            continue
+        for metric, number in zip(COLUMNS, numbers, strict=False):
+            yield metric.at(number, device)
+        # /proc/net/dev has no column for it.
+        unhandled = node.sys.net_attribute(device, "statistics/rx_nohandler")
+        if unhandled:
+            yield NO_HANDLER.at(int(unhandled), device)

@@ -1,0 +1,133 @@
+"""Report the exporter itself: its build, its requests, its certificates, its configuration."""
+
+import platform
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from prometheus_client.core import Metric as MetricFamily
+from prometheus_client.process_collector import ProcessCollector
+
+from narthex_exporter.collectors.scrape import to_families
+from narthex_exporter.collectors.spec import Metric, Sample, counter, gauge
+from narthex_exporter.sources.text import clean
+
+BUILD: Final = gauge(
+    "narthex_exporter_build_info",
+    "Which exporter this is; the value is always 1.",
+    ("version", "pythonversion"),
+)
+REQUESTS: Final = counter(
+    "narthex_exporter_http_requests_total", "HTTP requests answered.", ("code", "handler")
+)
+EXPIRY: Final = gauge(
+    "narthex_certificate_not_after_timestamp_seconds",
+    "When a certificate expires, in unixtime.",
+    ("path", "subject"),
+)
+RELOADED: Final = gauge(
+    "narthex_config_last_reload_successful",
+    "Whether the configuration, as it is on disk, is the one in use.",
+)
+RELOAD_TIME: Final = gauge(
+    "narthex_config_last_reload_success_timestamp_seconds",
+    "When the configuration in use was read, in unixtime.",
+)
+METRICS: Final[tuple[Metric, ...]] = (BUILD, REQUESTS, EXPIRY, RELOADED, RELOAD_TIME)
+
+
+@dataclass(slots=True)
+class Requests:
+    """Count what was answered."""
+
+    _counts: Counter[tuple[str, str]] = field(default_factory=Counter, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def count(self, *, code: str, handler: str) -> None:
+        """Count one reply."""
+        with self._lock:
+            self._counts[code, handler] += 1
+
+    def samples(self) -> Iterator[Sample]:
+        """Give the counts."""
+        with self._lock:
+            counts = dict(self._counts)
+        for (code, handler), count in sorted(counts.items()):
+            yield REQUESTS.at(count, code, handler)
+
+
+@dataclass(slots=True)
+class Certificates:
+    """Watch when certificate files expire; each is parsed again only when it changes."""
+
+    paths: Callable[[], Sequence[Path]]
+    _known: dict[Path, tuple[int, Sample | None]] = field(default_factory=dict, init=False)
+
+    def samples(self) -> Iterator[Sample]:
+        """Give the expiry of each file that holds a certificate."""
+        for path in self.paths():
+            try:
+                stamp = path.stat().st_mtime_ns
+            except OSError:
+                continue
+            known = self._known.get(path)
+            if known is None or known[0] != stamp:
+                known = (stamp, _expiry(path))
+                self._known[path] = known
+            if known[1] is not None:
+                yield known[1]
+
+
+def _expiry(path: Path) -> Sample | None:
+    try:
+        # A chain begins with the certificate that matters.
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    subject = clean(certificate.subject.rfc4514_string(), limit=200)
+    return EXPIRY.at(certificate.not_valid_after_utc.timestamp(), str(path), subject)
+
+
+@dataclass(slots=True)
+class Reloads:
+    """Remember how the last reading of the configuration went."""
+
+    successful: bool = True
+    time_seconds: float = 0.0
+
+    def samples(self) -> Iterator[Sample]:
+        """Give the state."""
+        yield RELOADED.at(1 if self.successful else 0)
+        yield RELOAD_TIME.at(self.time_seconds)
+
+
+@dataclass(slots=True, kw_only=True)
+class SelfMetrics:
+    """All that the exporter tells of itself; ``process`` is left out where not wanted."""
+
+    requests: Requests
+    certificates: Certificates
+    reloads: Reloads
+    process: bool = True
+    _process: ProcessCollector = field(
+        default_factory=lambda: ProcessCollector(registry=None), init=False
+    )
+
+    def families(self) -> Iterator[MetricFamily]:
+        """Give metric families."""
+        build = BUILD.at(1, version("narthex"), platform.python_version())
+        yield from to_families(
+            [
+                build,
+                *self.requests.samples(),
+                *self.certificates.samples(),
+                *self.reloads.samples(),
+            ]
+        )
+        if self.process:
+            yield from self._process.collect()

@@ -1,0 +1,141 @@
+"""Read /proc: a method a file, each a parser that skips what it does not know."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+# See proc(5): USER_HZ is 100 on every architecture that Linux has left.
+_HZ: Final = 100.0
+CPU_MODES: Final = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+# What /proc/net/dev calls its columns, as node_exporter names them.
+NET_COLUMNS: Final = (
+    *(f"receive_{n}" for n in ("bytes", "packets", "errs", "drop", "fifo", "frame")),
+    *("receive_compressed", "receive_multicast"),
+    *(f"transmit_{n}" for n in ("bytes", "packets", "errs", "drop", "fifo", "colls")),
+    *("transmit_carrier", "transmit_compressed"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """What one CPU did, in seconds; ``modes`` in the order of CPU_MODES."""
+
+    cpu: str
+    modes: tuple[float, ...]
+    guest: float
+    guest_nice: float
+
+
+@dataclass(slots=True)
+class Stat:
+    """What /proc/stat tells; ``numbers`` has the lines of one value by their name."""
+
+    cpus: list[CpuTimes] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskStats:
+    """One line of /proc/diskstats; ``numbers`` as the kernel orders them, 11 to 17."""
+
+    major: str
+    minor: str
+    device: str
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Procfs:
+    """The files below ``root``, at one moment: what two collectors read is read once.
+
+    Each method raises FileNotFoundError where this kernel has no such file, and ValueError where
+    the file is not what its documentation says.
+    """
+
+    root: Path = Path("/proc")
+
+    def text(self, name: str) -> str:
+        """Read a file; what is not UTF-8 is shown as U+FFFD."""
+        with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 - hot path
+            return file.readall().decode("utf-8", "replace")
+
+    @cached_property
+    def stat(self) -> Stat:
+        """Parse /proc/stat."""
+        found = Stat()
+        for line in self.text("stat").splitlines():
+            name, _, rest = line.partition(" ")
+            if name.startswith("cpu"):
+                if name != "cpu":
+                    found.cpus.append(_cpu_times(name[3:], rest))
+            elif rest:
+                found.numbers[name] = int(rest.split(None, 1)[0])
+        return found
+
+    def loadavg(self) -> tuple[float, float, float]:
+        """Give the load of one, five and fifteen minutes."""
+        one, five, fifteen = self.text("loadavg").split()[:3]
+        return float(one), float(five), float(fifteen)
+
+    def meminfo(self) -> list[tuple[str, int, bool]]:
+        """Give name, number and whether it is in kB, of each line."""
+        found = []
+        for line in self.text("meminfo").splitlines():
+            name, _, rest = line.partition(":")
+            words = rest.split()
+            if words:
+                found.append((name, int(words[0]), words[1:] == ["kB"]))
+        return found
+
+    def vmstat(self) -> dict[str, int]:
+        """Give /proc/vmstat by name."""
+        pairs = (line.split() for line in self.text("vmstat").splitlines())
+        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) > 1}
+
+    def diskstats(self) -> list[DiskStats]:
+        """Give the counters of each block device."""
+        found = []
+        for line in self.text("diskstats").splitlines():
+            words = line.split()
+            if len(words) >= 14:  # noqa: PLR2004 - three names and eleven numbers
+                numbers = tuple(map(int, words[3:]))
+                found.append(DiskStats(words[0], words[1], words[2], numbers))
+        return found
+
+    def net_dev(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Give each network device's counters, in the order of NET_COLUMNS."""
+        found = []
+        for line in self.text("net/dev").splitlines()[2:]:
+            device, _, rest = line.rpartition(":")
+            found.append((device.strip(), tuple(map(int, rest.split()))))
+        return found
+
+    def file_nr(self) -> tuple[int, int]:
+        """Give how many file handles are allocated, and how many may be."""
+        allocated, _, maximum = self.text("sys/fs/file-nr").split()
+        return int(allocated), int(maximum)
+
+    def sockstat(self, name: str = "sockstat") -> list[tuple[str, str, int]]:
+        """Give protocol, field and number of /proc/net/sockstat (or sockstat6)."""
+        found = []
+        for line in self.text(f"net/{name}").splitlines():
+            protocol, _, rest = line.partition(":")
+            words = rest.split()
+            pairs = zip(words[::2], words[1::2], strict=False)
+            found += [(protocol, key, int(value)) for key, value in pairs]
+        return found
+
+    def pressure(self, resource: str) -> dict[str, float]:
+        """Give the seconds that ``some`` and ``full`` of the tasks waited for a resource."""
+        found = {}
+        for line in self.text(f"pressure/{resource}").splitlines():
+            kind, _, rest = line.partition(" ")
+            found[kind] = int(rest.rpartition("total=")[2]) / 1e6
+        return found
+
+
+def _cpu_times(cpu: str, rest: str) -> CpuTimes:
+    times = [int(word) / _HZ for word in rest.split()]
+    times += [0.0] * (10 - len(times))  # old kernels have fewer columns
+    return CpuTimes(cpu, tuple(times[:8]), times[8], times[9])

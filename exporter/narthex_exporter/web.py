@@ -1,0 +1,252 @@
+"""Answer HTTP: metrics for scrapers, health, and ``/api`` handed on to the actor, byte by byte."""
+
+import base64
+import binascii
+import gzip
+import html
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from prometheus_client.core import Metric as MetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from narthex_exporter.actorlink import ActorLink
+from narthex_exporter.collectors.scrape import Scraper
+from narthex_exporter.contract.wire import PROBLEM_TYPE
+from narthex_exporter.selfmetrics import Requests
+from narthex_exporter.transport.identity import Identity, Role
+from narthex_exporter.transport.server import CERTIFICATE, PEER
+from narthex_exporter.webconfig import Bucket, Passwords, WebConfig, names_of
+
+log = logging.getLogger(__name__)
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+Environ = dict[str, Any]
+Families = Callable[[], Iterable[MetricFamily]]
+
+_SCRAPERS: Final = frozenset({Role.SCRAPE, Role.OPERATOR})
+_ACTORS: Final = frozenset({Role.OPERATOR})
+_TEXT: Final = "text/plain; charset=utf-8"
+# Level 9, gzip's default, costs six times as much for two per cent.
+_GZIP_LEVEL: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole answer."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = (("Content-Type", _TEXT),)
+
+
+def text(status: int, message: str) -> Reply:
+    """Answer with one line."""
+    return Reply(status=status, body=f"{message}\n".encode())
+
+
+def problem(status: int, kind: str, title: str, hint: str) -> Reply:
+    """Answer with RFC 9457's JSON."""
+    body = {"type": kind, "title": title, "status": status, "hint": hint}
+    return Reply(
+        status=status,
+        body=json.dumps(body).encode(),
+        headers=(("Content-Type", PROBLEM_TYPE),),
+    )
+
+
+class _Page:
+    """Some families, as an encoder wants them; with ``names`` only those samples."""
+
+    def __init__(self, families: Iterable[MetricFamily], names: frozenset[str]) -> None:
+        self.families = families
+        self.names = names
+
+    def collect(self) -> Iterator[MetricFamily]:
+        for family in self.families:
+            if self.names:
+                family.samples = [s for s in family.samples if s.name in self.names]
+            if family.samples:
+                yield family
+
+
+@dataclass(slots=True, kw_only=True)
+class Web:
+    """The WSGI application.
+
+    Without ``web_config`` a request's peer must hold one of our roles. With it, the file says who
+    comes in to read; ``/api`` wants the role ``operator`` always.
+    """
+
+    scraper: Scraper
+    extra: Sequence[Families]
+    requests: Requests
+    actor: ActorLink
+    ready: Callable[[], bool]
+    web_config: Callable[[], WebConfig] | None = None
+    telemetry_path: str = "/metrics"
+    max_requests: int = 40
+    _passwords: Passwords = field(default_factory=Passwords, init=False)
+    _bucket: Bucket = field(default_factory=Bucket, init=False)
+    _slots: threading.BoundedSemaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._slots = threading.BoundedSemaphore(self.max_requests or 1 << 30)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        config = self.web_config() if self.web_config else None
+        headers: list[tuple[str, str]] = []
+        if config is not None:
+            headers += config.http_server_config.headers.items()
+        handler, reply = self._reply(environ, config)
+        if isinstance(reply, Reply):
+            status, body = reply.status, [reply.body]
+            headers += [*reply.headers, ("Content-Length", str(len(reply.body)))]
+        else:
+            status, body = reply.status, reply
+            headers += reply.headers
+        self.requests.count(code=str(status), handler=handler)
+        start_response(f"{status} {_phrase(status)}", headers)
+        return body
+
+    def _reply(self, environ: Environ, config: WebConfig | None) -> tuple[str, Any]:
+        path = environ["PATH_INFO"]
+        # The raw target decides, as the actor will read it: not its decoded form.
+        api = environ["RAW_URI"].startswith("/api/")
+        handler = "/api" if api else self._handler(path)
+        refusal = self._refusal(environ, config, api=api)
+        if refusal is not None:
+            return handler, refusal
+        if api:
+            return handler, self.actor.hand_on(environ)
+        if handler == "other":
+            return handler, text(404, f"there is nothing at this path; see {self.telemetry_path}")
+        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            return handler, Reply(status=405, headers=(("Allow", "GET, HEAD"),))
+        return handler, self._routes()[handler](environ)
+
+    def _routes(self) -> dict[str, Callable[[Environ], Reply]]:
+        return {
+            self.telemetry_path: self._metrics,
+            "/": self._landing,
+            "/-/healthy": lambda _: text(200, "healthy"),
+            "/-/ready": lambda _: text(200, "ready") if self.ready() else text(503, "not ready"),
+        }
+
+    def _handler(self, path: str) -> str:
+        return path if path in self._routes() else "other"
+
+    def _refusal(self, environ: Environ, config: WebConfig | None, *, api: bool) -> Reply | None:
+        """Decide who comes in: nobody without a right that is told here."""
+        peer: Identity | None = environ[PEER]
+        role = peer.role if peer is not None else None
+        if config is not None:
+            refusal = self._configured(environ, config)
+            if refusal is not None:
+                return refusal
+        if api and role not in _ACTORS:
+            return problem(
+                403,
+                "role-refused",
+                "only the operator may use /api",
+                "use a certificate with the role operator",
+            )
+        if config is None and role not in _SCRAPERS:
+            return text(403, "this certificate's role may not read here")
+        return None
+
+    def _configured(self, environ: Environ, config: WebConfig) -> Reply | None:
+        if not self._bucket.take(config.rate_limit):
+            return text(429, "too many requests; rate_limit in the web configuration says so")
+        tls = config.tls_server_config
+        if tls is not None and tls.client_allowed_sans:
+            certificate = environ[CERTIFICATE]
+            names = names_of(certificate) if certificate else frozenset()
+            if names.isdisjoint(tls.client_allowed_sans):
+                return text(403, "this certificate carries none of the allowed names")
+        if config.basic_auth_users and not self._password_right(environ, config):
+            return Reply(
+                status=401,
+                body=b"unauthorized\n",
+                headers=(("Content-Type", _TEXT), ("WWW-Authenticate", "Basic")),
+            )
+        return None
+
+    def _password_right(self, environ: Environ, config: WebConfig) -> bool:
+        scheme, _, value = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() != "basic":
+            return False
+        try:
+            decoded = base64.b64decode(value.strip(), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+        user, _, password = decoded.partition(":")
+        return self._passwords.right(config.basic_auth_users, user, password)
+
+    def _metrics(self, environ: Environ) -> Reply:
+        query = parse_qs(environ["QUERY_STRING"], max_num_fields=200)
+        collect, exclude = query.get("collect[]", []), query.get("exclude[]", [])
+        if collect and exclude:
+            return text(400, "collect[] and exclude[] exclude each other")
+        known = self.scraper.names()
+        if missing := sorted(set(collect + exclude) - set(known)):
+            return text(400, f"there is no collector {missing[0][:60]!r}, or it is off")
+        wanted = frozenset(collect) if collect else frozenset(known) - frozenset(exclude)
+        if not self._slots.acquire(blocking=False):
+            return text(503, f"{self.max_requests} scrapes are under way, which is the limit")
+        try:
+            families = self._families(wanted)
+            encode, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+            body = encode(_Page(families, frozenset(query.get("name[]", []))))
+        finally:
+            self._slots.release()
+        headers = [("Content-Type", content_type), ("Vary", "Accept, Accept-Encoding")]
+        if _accepts_gzip(environ.get("HTTP_ACCEPT_ENCODING", "")):
+            body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+            headers.append(("Content-Encoding", "gzip"))
+        return Reply(status=200, body=body, headers=tuple(headers))
+
+    def _families(self, wanted: frozenset[str]) -> Iterator[MetricFamily]:
+        yield from self.scraper.families(wanted)
+        for more in self.extra:
+            yield from more()
+
+    def _landing(self, _environ: Environ) -> Reply:
+        link = html.escape(self.telemetry_path, quote=True)
+        page = (
+            "<!doctype html><html lang=en><meta charset=utf-8><title>Narthex exporter</title>"
+            "<h1>Narthex exporter</h1>"
+            f"<ul><li><a href='{link}'>Metrics</a><li><a href='/-/healthy'>Healthy</a>"
+            "<li><a href='/-/ready'>Ready</a></ul></html>"
+        )
+        return Reply(
+            status=200,
+            body=page.encode(),
+            headers=(
+                ("Content-Type", "text/html; charset=utf-8"),
+                ("Content-Security-Policy", "default-src 'none'"),
+                ("X-Content-Type-Options", "nosniff"),
+            ),
+        )
+
+
+def _accepts_gzip(header: str) -> bool:
+    for part in header.split(","):
+        name, _, weight = part.replace(" ", "").partition(";")
+        if name in {"gzip", "*"}:
+            return weight not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
