@@ -36,7 +36,7 @@ function show(element) {
   let value;
   if (mode === "ago") {
     const seconds = (Date.now() - at.getTime()) / 1000;
-    value = document.body.dataset.textAgo.replace("%s", age(seconds));
+    value = document.body.dataset.textAgo.replace("{age}", age(seconds));
   } else if (mode === "short") {
     value = isToday(at) ? clock.format(at) : `${day.format(at)}, ${clock.format(at)}`;
   } else if (mode === "precise") {
