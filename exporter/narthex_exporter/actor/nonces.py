@@ -41,6 +41,8 @@ class Nonces:
             raw = urlsafe_b64decode(nonce.encode("ascii"))
         except ValueError:
             return False
+        if urlsafe_b64encode(raw).decode() != nonce:
+            return False  # base64 can be written in several ways; a nonce only in one
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         if len(body) != _HEADER.size + _RANDOM_BYTES or not hmac.compare_digest(
             mac, self._mac(body)

@@ -29,7 +29,7 @@ from narthex_exporter.errors import ConfigError
 
 _FILE_BYTES: Final = 64 * 1024
 _PERIOD_SECONDS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_RATE: Final = re.compile(r"^([1-9][0-9]{0,5})/(s|min|h)$")
+_RATE: Final = re.compile(r"([1-9][0-9]{0,5})/(s|min|h)")
 FAMILIES: Final = frozenset(action.family for action in CATALOGUE.values())
 
 
@@ -68,7 +68,7 @@ class Rate(BaseModel):
     @staticmethod
     def parse(value: Any) -> Any:
         """Read ``N/s``, ``N/min`` or ``N/h``."""
-        match = _RATE.match(value) if isinstance(value, str) else None
+        match = _RATE.fullmatch(value) if isinstance(value, str) else None
         if match is None:
             raise ValueError("a rate is written like 10/min: a number, then s, min or h")
         return {"count": int(match[1]), "seconds": _PERIOD_SECONDS[match[2]]}

@@ -182,7 +182,7 @@ class _Routes:
             raise TicketError("act", "the ticket is for another action or query")
         if "run_id" in path and claims.op != path["run_id"]:
             raise TicketError("op", "the ticket is for another run")
-        if request.endpoint == "run" and not RUN_ID.match(claims.op):
+        if request.endpoint == "run" and not RUN_ID.fullmatch(claims.op):
             raise TicketError("op", "the run id is not a UUIDv7")
         return claims
 
@@ -279,8 +279,8 @@ class _Routes:
             try:
                 self._audit_refusal(error, claims)
             except AuditError as broken:
-                return _problem(_as_problem(broken))
-        return _problem(_as_problem(error))
+                return _problem(as_problem(broken))
+        return _problem(as_problem(error))
 
     def _audit_refusal(self, error: NarthexError, claims: Claims) -> None:
         self.gate.audit.append(
@@ -371,7 +371,8 @@ def _problem(problem: Problem) -> Response:
     return Response(problem.model_dump_json(), status=problem.status, mimetype=PROBLEM_TYPE)
 
 
-def _as_problem(error: NarthexError) -> Problem:
+def as_problem(error: NarthexError) -> Problem:
+    """Tell a known error in the one shape of errors."""
     if isinstance(error, UnknownNameError):
         kind, status = f"unknown-{error.kind}", 404
     else:

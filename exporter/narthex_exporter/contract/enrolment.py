@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from typing_extensions import override
 
 from narthex_exporter.contract.errors import NarthexError
 
@@ -116,6 +117,7 @@ class JoinToken:
             )
         return cls(node=node, secret=secret)
 
+    @override
     def __str__(self) -> str:
         return f"{_PREFIX}.{self.node}.{self.secret}"
 

@@ -26,7 +26,7 @@ from narthex_exporter.actor.app import CATALOGUE, Actor, Config, build
 from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.contract.tickets import Claims, body_digest, sign
 from narthex_exporter.contract.wire import new_run_id
-from narthex_exporter.transport.server import Listener, Server, listen_unix
+from narthex_exporter.transport.server import Limits, Listener, Server, listen_unix
 
 CLUSTER = "0123456789abcdef"
 NODE = "n-test"
@@ -35,6 +35,10 @@ version: 1
 mode: manage
 danger: {process: disruptive, service: disruptive}
 """
+
+
+# Every caller on a Unix socket is one peer.
+LIMITS = Limits(connections=256, connections_per_peer=256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +177,17 @@ class Client:
         ticket = self.sign(self.claims(method, target, body, act=act, **changes))
         return self.raw(method, target, body, {"Narthex-Ticket": ticket})
 
-    def query(self, name: str, **params: Any) -> Reply:
+    def query(self, name: str, /, **params: Any) -> Reply:
         return self.call("POST", f"/api/v1/queries/{name}", {"params": params}, act=name)
 
-    def plan(self, name: str, **params: Any) -> Reply:
+    def plan(self, name: str, /, **params: Any) -> Reply:
         return self.call("POST", f"/api/v1/actions/{name}/plans", {"params": params}, act=name)
 
-    def submit(self, name: str, *, plan: str, run_id: str, **params: Any) -> Reply:
+    def submit(self, name: str, /, *, plan: str, run_id: str, **params: Any) -> Reply:
         body = {"params": params, "plan": plan}
         return self.call("POST", f"/api/v1/actions/{name}/runs", body, act=name, op=run_id)
 
-    def run(self, name: str, **params: Any) -> Any:
+    def run(self, name: str, /, **params: Any) -> Any:
         """Plan, run, and wait for the end."""
         planned = self.plan(name, **params)
         assert planned.status == 200, planned.body
@@ -220,7 +224,7 @@ class Rig:
 def running(enrolled: Enrolled, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Rig]:
     with build(enrolled.config, catalogue=catalogue) as actor:
         listener = Listener(sock=listen_unix(enrolled.config.socket, mode=0o660))
-        with Server(app=actor.wsgi, listeners=[listener]):
+        with Server(app=actor.wsgi, listeners=[listener], limits=LIMITS):
             yield Rig(enrolled, actor, Client(enrolled))
 
 
