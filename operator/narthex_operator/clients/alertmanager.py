@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
 
-from pydantic import AwareDatetime, RootModel
+from pydantic import AwareDatetime, Field, RootModel
+from typing_extensions import override
 
 from narthex_operator.clients.exchange import Bounds, Endpoint
 from narthex_operator.clients.services import Message, Service
@@ -28,7 +29,7 @@ class ActiveAlert(Message):
 
     fingerprint: str
     labels: dict[str, str]
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] = Field(default_factory=dict)
     startsAt: AwareDatetime  # noqa: N815 - Alertmanager's own name
     endsAt: AwareDatetime  # noqa: N815 - Alertmanager's own name
     generatorURL: str = ""  # noqa: N815 - Alertmanager's own name
@@ -43,6 +44,7 @@ class SilenceMatcher(Message):
     isRegex: bool = False  # noqa: N815 - Alertmanager's own name
     isEqual: bool = True  # noqa: N815 - Alertmanager's own name
 
+    @override
     def __str__(self) -> str:
         operator = {(True, True): "=~", (True, False): "!~", (False, True): "="}.get(
             (self.isRegex, self.isEqual), "!="

@@ -183,22 +183,26 @@ def _late(limits: Bounds) -> str:
     return f"no whole reply within {limits.total_seconds:g} s"
 
 
+# What each kind of failure is called; the first that fits counts.
+_CAUSES: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (TimeoutError, "it does not answer in time"),
+    (ConnectionRefusedError, "nothing listens there (connection refused)"),
+    (http.client.RemoteDisconnected, "it closed the connection without a reply"),
+    (ConnectionResetError, "it closed the connection without a reply"),
+    (ssl.SSLEOFError, "it closed the connection without a reply"),
+    (http.client.HTTPException, "its reply is not whole HTTP"),
+)
+
+
 def _explained(error: Exception) -> str:
     """Give a short cause in words, without what a peer could have put there."""
-    match error:
-        case ssl.SSLCertVerificationError():
-            return f"its certificate is refused: {error.verify_message}"
-        case TimeoutError():
-            return "it does not answer in time"
-        case ConnectionRefusedError():
-            return "nothing listens there (connection refused)"
-        case http.client.RemoteDisconnected() | ConnectionResetError() | ssl.SSLEOFError():
-            return "it closed the connection without a reply"
-        case ssl.SSLError():
-            return f"TLS: {error.reason or 'failed'}"
-        case http.client.HTTPException():
-            return f"its reply is not HTTP ({type(error).__name__})"
-        case OSError():
-            return error.strerror or type(error).__name__
-        case _:
-            return str(error)
+    for kind, words in _CAUSES:
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or 'failed'}"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error)

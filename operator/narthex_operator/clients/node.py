@@ -33,6 +33,8 @@ from narthex_operator.errors import ActorOffError, NodeProblemError, Unreachable
 log = logging.getLogger(__name__)
 
 TICKET_SECONDS: Final = 30
+ASK_SECONDS: Final = 5.0
+WORK_SECONDS: Final = 30.0
 # Nodes keep a nonce for five minutes.
 _NONCE_SECONDS: Final = 240.0
 _NONCES_KEPT: Final = 8
@@ -85,6 +87,7 @@ class Call:
     act: str
     body: bytes = b""
     op: str = ""
+    seconds: float = ASK_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +99,19 @@ class _Nonce:
 
 @dataclass(slots=True, kw_only=True)
 class NodeClient:
-    """A client for every node. Each method raises UnreachableError, ActorOffError (its actor is
-    not enabled), NodeProblemError (it said why not) or InDoubtError.
+    """A client for every node.
+
+    Each method raises UnreachableError (nothing was sent), InDoubtError (nobody knows),
+    ActorOffError (its actor is not enabled) or NodeProblemError (the node said why not).
     """
 
     cluster: str
     tls: TLSFiles
     signer: TicketSigner
     audit_head: Callable[[], AuditHead | None] = lambda: None
-    bounds: Bounds = field(default_factory=lambda: Bounds(total_seconds=30.0))
     clock: Callable[[], float] = time.time
     _nonces: dict[str, list[_Nonce]] = field(default_factory=dict, init=False)
+    _instances: dict[str, str] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def manifest(self, node: NodeRef, asker: Asker) -> Manifest:
@@ -123,6 +128,7 @@ class NodeClient:
             target=f"/api/v1/queries/{quote(name, safe='.')}",
             act=name,
             body=json.dumps({"params": dict(params)}).encode(),
+            seconds=WORK_SECONDS,
         )
         return self._read(node, self._ask(node, asker, call), result)
 
@@ -133,19 +139,33 @@ class NodeClient:
             target=f"/api/v1/actions/{quote(name, safe='.')}/plans",
             act=name,
             body=json.dumps({"params": dict(params)}).encode(),
+            seconds=WORK_SECONDS,
         )
         return self._read(node, self._ask(node, asker, call), PlanReply)
 
-    def run(self, node: NodeRef, asker: Asker, name: str, *, run_id: str, body: bytes) -> Run:
-        """Ask for a run, with the exact body that was written down for it."""
+    def run(
+        self,
+        node: NodeRef,
+        asker: Asker,
+        name: str,
+        *,
+        run_id: str,
+        body: bytes,
+        before_sending: Callable[[Claims], None],
+    ) -> Run:
+        """Ask for a run, with the exact body that was written down for it.
+
+        ``before_sending`` is told each ticket before it leaves; what it raises stops the request.
+        """
         call = Call(
             method="POST",
             target=f"/api/v1/actions/{quote(name, safe='.')}/runs",
             act=name,
             body=body,
             op=run_id,
+            seconds=WORK_SECONDS,
         )
-        return self._read_run(node, self._ask(node, asker, call), run_id)
+        return self._read_run(node, self._ask(node, asker, call, before_sending), run_id)
 
     def get_run(self, node: NodeRef, asker: Asker, run_id: str) -> Run:
         """Ask what became of a run."""
@@ -157,15 +177,25 @@ class NodeClient:
         call = Call(method="DELETE", target=f"/api/v1/runs/{run_id}", act="run", op=run_id)
         return self._read_run(node, self._ask(node, asker, call), run_id)
 
-    def _ask(self, node: NodeRef, asker: Asker, call: Call) -> Reply:
-        nonce = self._take(node)
-        if nonce is None:
-            self._send(node, Call(method="GET", target="/api/v1/nonce", act=""), ticket="")
-            nonce = self._take(node)
+    def instance(self, node_id: str) -> str:
+        """Tell the start of the node's actor that answered last; empty when not known."""
+        with self._lock:
+            return self._instances.get(node_id, "")
+
+    def _ask(
+        self,
+        node: NodeRef,
+        asker: Asker,
+        call: Call,
+        before_sending: Callable[[Claims], None] = lambda _claims: None,
+    ) -> Reply:
+        nonce = self._take(node) or self._fetch(node)
         for last in (False, True):
             if nonce is None:
                 break
-            ticket = self.signer.sign_ticket(self._claims(node, asker, call, nonce))
+            claims = self._claims(node, asker, call, nonce)
+            ticket = self.signer.sign_ticket(claims)
+            before_sending(claims)
             try:
                 return self._send(node, call, ticket=ticket)
             except NodeProblemError as error:
@@ -176,6 +206,14 @@ class NodeClient:
         raise NotUnderstoodError(
             f"node {node.name} gives no nonce", hint="is its exporter of a matching release?"
         )
+
+    def _fetch(self, node: NodeRef) -> _Nonce | None:
+        try:
+            self._send(node, Call(method="GET", target="/api/v1/nonce", act=""), ticket="")
+        except InDoubtError as error:
+            # To ask for a nonce does nothing: whatever was wanted has not been sent.
+            raise UnreachableError(str(error), hint=error.hint) from error
+        return self._take(node)
 
     def _claims(self, node: NodeRef, asker: Asker, call: Call, nonce: _Nonce) -> Claims:
         now = int(self.clock())
@@ -220,7 +258,7 @@ class NodeClient:
                 call.target,
                 headers=headers,
                 body=call.body or None,
-                bounds=self.bounds,
+                bounds=Bounds(total_seconds=call.seconds),
             )
         except ExchangeError as error:
             kind = InDoubtError if error.sent else UnreachableError
@@ -237,6 +275,7 @@ class NodeClient:
         instance = reply.headers.get(INSTANCE_HEADER.lower(), "")
         if value and instance and len(value) + len(instance) <= 512:  # noqa: PLR2004
             with self._lock:
+                self._instances[node.id] = instance
                 kept = self._nonces.setdefault(node.id, [])
                 if kept and kept[-1].instance != instance:
                     kept.clear()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from narthex_operator.clients.exchange import Bounds, Endpoint
 from narthex_operator.clients.services import Message, Service
@@ -42,7 +42,7 @@ class RuleAlert(Message):
     """An alert that Prometheus itself tells of: ``state`` is ``pending`` or ``firing``."""
 
     labels: dict[str, str]
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] = Field(default_factory=dict)
     state: str
     activeAt: AwareDatetime  # noqa: N815 - Prometheus' own name
 
