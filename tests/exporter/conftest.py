@@ -144,3 +144,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Another CA."""
     return Authority(tmp_path_factory.mktemp("stranger"), name="Another CA")
+
+
+@pytest.fixture(scope="session")
+def constrained(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A CA that may name one cluster only."""
+    return Authority(
+        tmp_path_factory.mktemp("constrained"), constrained_to=f"{CLUSTER}.narthex.internal"
+    )

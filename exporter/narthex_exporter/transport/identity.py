@@ -5,14 +5,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from narthex_exporter.contract.errors import NarthexError
 
 TRUST_ROOT: Final = "narthex.internal"
-ID: Final = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
 
 
 class PeerError(NarthexError):
@@ -44,6 +42,12 @@ class Identity:
         return spiffe_uri(self.cluster, self.role, self.id)
 
 
+# Nothing may stand before, between or after: no user, port, query or second path.
+_URI: Final = re.compile(
+    rf"spiffe://([a-z0-9-]+)\.{re.escape(TRUST_ROOT)}/({'|'.join(Role)})/([a-z0-9][a-z0-9-]{{0,62}})"
+)
+
+
 def spiffe_uri(cluster: str, role: Role, name: str) -> str:
     """Name a role in a cluster."""
     return f"spiffe://{cluster}.{TRUST_ROOT}/{role}/{name}"
@@ -72,18 +76,16 @@ def identify(der: bytes, *, cluster: str | None = None) -> Identity:
         raise PeerError("the peer shows a certificate authority where a leaf is due")
     if len(uris) != 1:
         raise PeerError(f"the peer's certificate names {len(uris)} URIs where one is due")
-    url = urlsplit(uris[0])
-    domain, _, root = (url.hostname or "").partition(".")
-    parts = url.path.split("/")
-    well_formed = url.scheme == "spiffe" and root == TRUST_ROOT and len(parts) == 3  # noqa: PLR2004
-    if not well_formed or parts[1] not in set(Role) or not ID.match(parts[2]):
+    found = _URI.fullmatch(uris[0])
+    if found is None:
         raise PeerError(f"the peer's certificate names {uris[0]!r}, which is no identity of ours")
+    domain, role, name = found.groups()
     if cluster is not None and domain != cluster:
         raise PeerError(f"the peer belongs to cluster {domain}, not {cluster}")
     return Identity(
         cluster=domain,
-        role=Role(parts[1]),
-        id=parts[2],
+        role=Role(role),
+        id=name,
         serial=certificate.serial_number,
         fingerprint=hashlib.sha256(der).hexdigest(),
     )

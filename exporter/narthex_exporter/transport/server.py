@@ -351,6 +351,10 @@ class _Connection:
         headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in request.headers]
         names = Counter(name for name, _ in headers)
         target = request.target.decode("latin-1")
+        # The parser bounds only what is incomplete: a large head that comes at once is seen here.
+        head = len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
+        if head > self.server.limits.header_bytes:
+            return self._refuse(431, f"at most {self.server.limits.header_bytes} bytes of headers")
         # A proxy that reads a request otherwise than we do is how requests are smuggled.
         if names["transfer-encoding"]:
             return self._refuse(411, "send Content-Length: chunked requests are not read here")
