@@ -14,15 +14,16 @@ from narthex_exporter.collectors.spec import (
 )
 
 _LABELS = ("device",)
-_SECTOR: Final = 512.0
-_MILLI: Final = 1e-3
+# How many of the kernel's units make one of ours.
+_SECTOR: Final = 1 / 512
+_MILLI: Final = 1000.0
 
 
 def _count(name: str, help: str) -> Metric:  # noqa: A002
     return counter(f"node_disk_{name}_total", help, _LABELS)
 
 
-# In the order of the kernel's columns (its Documentation/admin-guide/iostats.rst), with the unit.
+# In the order of the kernel's columns (its Documentation/admin-guide/iostats.rst), with its units.
 COLUMNS: Final = (
     (_count("reads_completed", "The total number of reads completed successfully."), 1.0),
     (_count("reads_merged", "The total number of reads merged."), 1.0),
@@ -67,5 +68,5 @@ def collect(node: Node) -> Iterator[Sample]:
         if exclude.search(disk.device):
             continue
         # Old kernels have fewer columns than we know, newer ones may have more.
-        for (metric, unit), number in zip(COLUMNS, disk.numbers, strict=False):
-            yield metric.at(number * unit, disk.device)
+        for (metric, units), number in zip(COLUMNS, disk.numbers, strict=False):
+            yield metric.at(number / units, disk.device)

@@ -1,0 +1,61 @@
+"""The fixture tree as a node, and how a scrape of it reads."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.core import Metric
+
+from narthex_exporter.collectors import COLLECTORS
+from narthex_exporter.collectors.scrape import Scraper
+from narthex_exporter.collectors.spec import Node
+from narthex_exporter.sources.filesystems import Filesystems, Space
+from narthex_exporter.sources.procfs import Procfs
+from narthex_exporter.sources.sysfs import Sysfs
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def answer(path: bytes) -> Space:
+    if path.endswith(b"/gone"):
+        raise OSError(116, "Stale file handle")
+    return Space(size=1000, free=500, available=400, files=100, files_free=50)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the fixtures that a test may spoil."""
+    return Path(shutil.copytree(FIXTURES, tmp_path / "tree"))
+
+
+@pytest.fixture
+def make_node() -> Callable[..., Node]:
+    def make(tree: Path = FIXTURES, **settings: Any) -> Node:
+        return Node(
+            proc=Procfs(tree / "proc"),
+            sys=Sysfs(tree / "sys"),
+            filesystems=Filesystems(procfs=tree / "proc", ask=answer),
+            **settings,
+        )
+
+    return make
+
+
+class Page:
+    """A scrape, as an encoder takes it."""
+
+    def __init__(self, scraper: Scraper) -> None:
+        self.scraper = scraper
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self.scraper.families()
+
+
+@pytest.fixture
+def make_page(make_node: Callable[..., Node]) -> Callable[..., Page]:
+    def make(tree: Path = FIXTURES) -> Page:
+        return Page(Scraper(node=make_node(tree), collectors=COLLECTORS))
+
+    return make

@@ -1,0 +1,157 @@
+"""Our metrics beside those of Debian's node_exporter, on this machine, now."""
+
+import contextlib
+import re
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from narthex_exporter.collectors import COLLECTORS, diskstats, filesystem, netdev
+from narthex_exporter.collectors.scrape import Scraper
+from narthex_exporter.collectors.spec import Node
+from narthex_exporter.sources.filesystems import Filesystems
+from narthex_exporter.sources.procfs import Procfs
+from narthex_exporter.sources.sysfs import Sysfs
+
+# What they have and we have not, each with its reason.
+ABSENT = {
+    "node_disk_info": "udev's names come with the Metrics issue",
+}
+# Labels that newer node_exporters have and 1.5 has not.
+NEWER_LABELS = {"device_error", "adminstate"}
+# Collectors of theirs that we compare with: their names for what ours measure.
+THEIRS = (
+    "cpu", "diskstats", "filefd", "filesystem", "loadavg", "meminfo", "netclass", "netdev",
+    "pressure", "sockstat", "stat", "time", "uname", "vmstat",
+)  # fmt: skip
+# What moves between two reads a moment apart, and by how much of itself it may.
+TOLERANCE = 0.05
+SLACK = {"node_procs_running": 20, "node_procs_blocked": 20, "node_disk_io_now": 50}
+# Absolute room for counters that another program may drive in between.
+ROOM = {"seconds": 2.0, "bytes": 400e6}
+
+
+@dataclass
+class Family:
+    kind: str
+    values: dict[frozenset[tuple[str, str]], float]
+
+
+def parse(text: str) -> dict[str, Family]:
+    found: dict[str, Family] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = frozenset((k, v) for k, v in sample.labels.items() if k not in NEWER_LABELS)
+            found.setdefault(sample.name, Family(family.type, {})).values[labels] = sample.value
+    return found
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Iterator[str]:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    collectors = [f"--collector.{name}" for name in THEIRS]
+    ours = [
+        f"--collector.filesystem.mount-points-exclude={filesystem.MOUNT_POINTS_EXCLUDE.default}",
+        f"--collector.filesystem.fs-types-exclude={filesystem.FS_TYPES_EXCLUDE.default}",
+        f"--collector.diskstats.device-exclude={diskstats.DEVICE_EXCLUDE.default}",
+        f"--collector.netdev.device-exclude={netdev.DEVICE_EXCLUDE.default}",
+    ]
+    # Debian has other defaults than upstream, so both get ours.
+    process = subprocess.Popen(
+        [
+            "/usr/bin/prometheus-node-exporter",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--collector.disable-defaults",
+            *collectors,
+            *ours,
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield f"http://127.0.0.1:{port}/metrics"
+    finally:
+        process.terminate()
+        process.wait(5)
+
+
+def fetch(url: str) -> str:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as reply:
+                text: str = reply.read().decode()
+                return text
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def both(theirs: str) -> tuple[dict[str, Family], dict[str, Family]]:
+    fetch(theirs)
+    scraper = Scraper(
+        node=Node(proc=Procfs(), sys=Sysfs(), filesystems=Filesystems()), collectors=COLLECTORS
+    )
+
+    class Page:
+        def collect(self) -> Iterator[object]:
+            yield from scraper.families()
+
+    their_text = fetch(theirs)
+    return parse(their_text), parse(generate_latest(Page()).decode())  # type: ignore[arg-type]
+
+
+def compared(both: tuple[dict[str, Family], dict[str, Family]]) -> Iterator[str]:
+    for name in sorted(both[0]):
+        if name.startswith("node_") and name not in ABSENT and "exporter_build" not in name:
+            yield name
+
+
+def test_we_have_each_of_their_names(both: tuple[dict[str, Family], dict[str, Family]]) -> None:
+    assert not [name for name in compared(both) if name not in both[1]]
+
+
+def test_types_are_the_same(both: tuple[dict[str, Family], dict[str, Family]]) -> None:
+    their, our = both
+    different = {n: (their[n].kind, our[n].kind) for n in compared(both) if n in our}
+    assert not {name: pair for name, pair in different.items() if pair[0] != pair[1]}
+
+
+def test_series_are_the_same(both: tuple[dict[str, Family], dict[str, Family]]) -> None:
+    their, our = both
+    different = {
+        name: their[name].values.keys() ^ our[name].values.keys()
+        for name in compared(both)
+        if name in our
+    }
+    assert not {name: sorted(map(sorted, keys)) for name, keys in different.items() if keys}
+
+
+def test_values_agree(both: tuple[dict[str, Family], dict[str, Family]]) -> None:
+    their, our = both
+    apart = []
+    for name in compared(both):
+        if name == "node_scrape_collector_duration_seconds" or name not in our:
+            continue
+        for labels, value in their[name].values.items():
+            mine = our[name].values.get(labels, float("nan"))
+            if not _agree(name, value, mine):
+                apart.append((name, sorted(labels), value, mine))
+    assert not apart
+
+
+def _agree(name: str, their: float, our: float) -> bool:
+    unit = re.search(r"(seconds|bytes)(_total)?$", name)
+    slack = ROOM[unit[1]] if unit and name.endswith(("_total", "_bytes")) else 0.0
+    if name.startswith(("node_load", "node_sockstat", "node_filefd", "node_vmstat")):
+        slack = 3000.0
+    slack = max(slack, SLACK.get(name, 0.0), abs(their) * TOLERANCE)
+    return abs(their - our) <= slack

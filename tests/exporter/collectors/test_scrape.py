@@ -1,0 +1,183 @@
+"""A collector that fails, hangs or has nothing to say costs its own metrics only."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.parser import text_string_to_metric_families
+
+from narthex_exporter.collectors.scrape import Scraper
+from narthex_exporter.collectors.spec import (
+    Collector,
+    NoData,
+    Node,
+    Option,
+    Sample,
+    collector,
+    counter,
+    gauge,
+    gauges,
+)
+
+VALUE = gauge("test_value", "A value.", ("who",))
+
+
+def make(name: str, act: Callable[[], float], limit: float = 2.0) -> Collector:
+    @collector(name=name, metrics=(VALUE,), limit_seconds=limit)
+    def collect(_node: Node) -> Iterator[Sample]:
+        yield VALUE.at(act(), name)
+
+    return collect
+
+
+def read(scraper: Scraper, wanted: frozenset[str] | None = None) -> dict[tuple[str, str], float]:
+    found = {}
+    for family in scraper.families(wanted):
+        for sample in family.samples:
+            found[sample.name, next(iter(sample.labels.values()), "")] = sample.value
+    return found
+
+
+def fail() -> float:
+    raise ValueError("broken")
+
+
+def nothing() -> float:
+    raise NoData("not on this machine")
+
+
+def test_a_failure_costs_its_own_metrics(
+    make_node: Callable[..., Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    scraper = Scraper(node=make_node(), collectors=[make("a", fail), make("b", lambda: 7.0)])
+    for _ in range(3):
+        found = read(scraper)
+    assert found["test_value", "b"] == 7
+    assert ("test_value", "a") not in found
+    assert found["node_scrape_collector_success", "a"] == 0
+    assert found["node_scrape_collector_success", "b"] == 1
+    assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == [
+        "collector.failed"
+    ]
+
+
+def test_nothing_to_report_is_no_warning(
+    make_node: Callable[..., Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = read(Scraper(node=make_node(), collectors=[make("a", nothing)]))
+    assert found["node_scrape_collector_success", "a"] == 0
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_a_hang_costs_one_limit_once_and_heals(make_node: Callable[..., Node]) -> None:
+    go_on = threading.Event()
+
+    def hang() -> float:
+        go_on.wait(10)
+        return 1.0
+
+    scraper = Scraper(node=make_node(), collectors=[make("a", hang, 0.3), make("b", lambda: 7.0)])
+    began = time.monotonic()
+    first = read(scraper)
+    assert 0.25 < time.monotonic() - began < 1.0
+    assert (first["node_scrape_collector_success", "a"], first["test_value", "b"]) == (0, 7)
+    before = threading.active_count()
+    for _ in range(5):
+        began = time.monotonic()
+        assert read(scraper)["node_scrape_collector_success", "a"] == 0
+        assert time.monotonic() - began < 0.2
+    assert threading.active_count() <= before
+    go_on.set()
+    deadline = time.monotonic() + 2
+    while read(scraper)["node_scrape_collector_success", "a"] == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_only_wanted_collectors_run(make_node: Callable[..., Node]) -> None:
+    scraper = Scraper(node=make_node(), collectors=[make("a", fail), make("b", lambda: 7.0)])
+    assert ("node_scrape_collector_success", "a") not in read(scraper, frozenset({"b"}))
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "spoilt"),
+    [
+        ("proc/stat", b"cpu0 x y\n", {"cpu", "stat"}),
+        ("proc/stat", b"", set()),
+        ("proc/loadavg", b"nonsense", {"loadavg"}),
+        ("proc/loadavg", b"", {"loadavg"}),
+        ("proc/meminfo", b"MemTotal: many kB\n", {"meminfo"}),
+        ("proc/meminfo", b"\n:\nA:\nB b: 3\n", set()),
+        ("proc/diskstats", b"8 0 s\xffda 1 2 3 4 5 6 7 8 9 10 11\n", set()),
+        ("proc/net/dev", b'x\ny\n a"b\\c: 1 2 3\n\xff\xfe: 4\n', set()),
+        ("proc/net/sockstat", b"\xff\xff: a b\n", {"sockstat"}),
+        ("proc/vmstat", b"pgfault\npgfault x\n", {"vmstat"}),
+        ("proc/1/mountinfo", b"1 2 3\n\\999 - -\n\xff", {"filesystem"}),
+        ("proc/sys/kernel/hostname", b'ev"il\\\n\xff\x00name\n', set()),
+        ("sys/class/net/eth0/mtu", b"not a number", set()),
+        ("sys/class/net/eth0/ifalias", b'"},x="\n1', set()),
+    ],
+)
+def test_malformed_files_spoil_their_own_part(
+    make_page: Callable[..., Any], tree: Path, file: str, data: bytes, spoilt: set[str]
+) -> None:
+    (tree / file).write_bytes(data)
+    encode, _ = choose_encoder("")
+    families = list(text_string_to_metric_families(encode(make_page(tree)).decode()))
+    success = {
+        sample.labels["collector"]: sample.value
+        for family in families
+        if family.name == "node_scrape_collector_success"
+        for sample in family.samples
+    }
+    assert {name for name, value in success.items() if not value} == spoilt
+
+
+def test_absent_files_are_told_as_failures(make_page: Callable[..., Any], tmp_path: Path) -> None:
+    samples = [s for family in make_page(tmp_path).collect() for s in family.samples]
+    assert {s.name for s in samples} <= {
+        "node_scrape_collector_duration_seconds",
+        "node_scrape_collector_success",
+        "node_time_seconds",
+        "node_time_zone_offset_seconds",
+    }
+
+
+def test_twice_the_same_labels_count_once(make_node: Callable[..., Node]) -> None:
+    @collector(name="twice", metrics=(VALUE,))
+    def collect(_node: Node) -> Iterator[Sample]:
+        yield VALUE.sample(1, who="x")
+        yield VALUE.sample(2, who="x")
+
+    assert read(Scraper(node=make_node(), collectors=[collect]))["test_value", "x"] == 2
+
+
+@pytest.mark.parametrize(
+    ("declare", "name"), [(counter, "a_count"), (gauge, "a_total"), (gauge, "a-b"), (gauge, "1")]
+)
+def test_a_wrong_name_cannot_be_declared(declare: Any, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        declare(name, "Help.")
+
+
+def test_a_sample_wants_every_label() -> None:
+    with pytest.raises(KeyError):
+        VALUE.sample(1)
+
+
+def test_a_family_cleans_the_kernels_names() -> None:
+    family = gauges("test_{field}_bytes", "{field}.")
+    assert family.named(field="a b-c{").name == "test_a_b_c__bytes"
+    assert family.matches("test_a_b_c__bytes")
+    assert not family.matches("test_a")
+
+
+def test_an_option_has_its_default_until_it_is_set(make_node: Callable[..., Node]) -> None:
+    option = Option("size", "3", int, "A size.")
+    assert make_node().setting(option) == 3
+    assert make_node(settings={option: 4}).setting(option) == 4
