@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from flask import request
-from flask_babel import get_locale, gettext, lazy_gettext
+from flask_babel import get_locale, gettext, lazy_gettext, ngettext
 
 from narthex_operator.errors import ConflictError, InvalidError, OperatorError
 from narthex_operator.services.views import (
@@ -205,7 +205,12 @@ def _firing(firing: Sequence[AlertView]) -> Attention:
         text = firing[0].summary or firing[0].name
     else:
         names = ", ".join(dict.fromkeys(one.name for one in firing))
-        text = gettext("%(count)s alerts fire: %(names)s", count=len(firing), names=names)
+        text = ngettext(
+            "%(num)s alert fires: %(names)s",
+            "%(num)s alerts fire: %(names)s",
+            len(firing),
+            names=names,
+        )
     level = "bad" if critical else "warn"
     return Attention(level=level, icon="bell", text=text, href="/alerts")
 

@@ -80,7 +80,7 @@ function options(held, chart, width) {
       { ...axis, values: (_, ticks) => ticks.map((tick) => {
         const at = new Date(tick * 1000);
         return `${pad(at.getHours())}:${pad(at.getMinutes())}`;
-      }), space: 60 },
+      }), space: 60, size: 28 },
       { ...axis, size: chart.unit === "bytes_per_second" ? 76 : 48, values: (_, ticks) => ticks.map((tick) => show(chart.unit, tick)), space: 32 },
     ],
     series: [{}, ...chart.series.map((_, position) => {

@@ -94,5 +94,6 @@ document.addEventListener("change", (event) => {
   if (event.target.matches?.("[data-submit-on-change]")) event.target.form.requestSubmit();
 });
 
+document.querySelector(".tab.is-active")?.scrollIntoView({ block: "nearest", inline: "center" });
 times.start();
 attach(document);
