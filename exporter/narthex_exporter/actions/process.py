@@ -101,7 +101,7 @@ def signal(params: SignalParams, facts: Facts) -> Generator[Step | Note, Outcome
     """
     found = _target(params, facts)
     yield Note(text=f"the process is {found.comm!r} of the user {found.user!r}")
-    yield from _owner(found)
+    yield from _owner(found, facts)
     yield Signal(
         pid=params.pid,
         start_ticks=params.start_ticks,
@@ -158,11 +158,19 @@ def _target(params: ProcessParams, facts: Facts) -> ProcessFact:
     return found
 
 
-def _owner(found: ProcessFact) -> Generator[Note, None, None]:
+def _owner(found: ProcessFact, facts: Facts) -> Generator[Note, None, None]:
     if found.owner_container:
         yield Note(text=f"it runs in the container {found.owner_container}: restart that instead?")
-    elif found.owner_unit.endswith(".service"):
-        yield Note(
-            text=f"it belongs to {found.owner_unit}, which may start it again:"
-            " service.restart does that in order"
-        )
+        return
+    if not found.owner_unit.endswith(".service"):
+        return
+    unit = None if facts.units.unavailable() else facts.units.get(found.owner_unit)
+    again = {"": "may start it again", "no": "does not start it again"}.get(
+        unit.restart if unit else "", "starts it again when it ends"
+    )
+    if unit is not None and unit.restart not in {"", "no"}:
+        again += f" (Restart={unit.restart})"
+    yield Note(
+        text=f"it belongs to {found.owner_unit}, and systemd {again}:"
+        " service.restart or service.stop do it in order"
+    )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from narthex_exporter.actions.process import ProcessParams
+from narthex_exporter.actions.process import ENDING, ProcessParams, SignalName, SignalParams
 from narthex_exporter.actions.service import UnitParams
 from narthex_exporter.contract.facts import Facts
 from narthex_exporter.contract.spec import Params
@@ -14,10 +14,15 @@ _STARTS: Final = frozenset({"service.start", "service.restart"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aftermath:
-    """The state after a run. ``contradiction`` says how it differs from what a success means."""
+    """The state after a run.
+
+    ``contradiction`` says how it differs from what a success means, ``hint`` what to do after a
+    failure.
+    """
 
     state: dict[str, Any] | None = None
     contradiction: str = ""
+    hint: str = ""
 
 
 def look(action: str, params: Params, facts: Facts) -> Aftermath:
@@ -45,7 +50,10 @@ def _process(params: ProcessParams, facts: Facts) -> Aftermath:
     found = facts.processes.get(params.pid)
     if found is None or found.start_ticks != params.start_ticks or found.state == "Z":
         return Aftermath(state={"exists": False})
-    return Aftermath(state={"exists": True, "state": found.state, "nice": found.nice})
+    state = {"exists": True, "state": found.state, "nice": found.nice}
+    if isinstance(params, SignalParams) and params.signal in ENDING - {SignalName.KILL}:
+        return Aftermath(state=state, hint="if it must end now, send KILL: it cannot refuse that")
+    return Aftermath(state=state)
 
 
 def _unit(action: str, params: UnitParams, facts: Facts) -> Aftermath:

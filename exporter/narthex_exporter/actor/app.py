@@ -1,6 +1,7 @@
 """Put the actor together: the one place that knows every part of it."""
 
 import contextlib
+import fcntl
 import importlib.metadata
 import logging
 import os
@@ -20,6 +21,7 @@ from narthex_exporter.actor.engine import Engine
 from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.jobs import SystemdCaller
 from narthex_exporter.actor.nonces import Nonces
+from narthex_exporter.actor.peers import naming
 from narthex_exporter.actor.policy import OFF, load_policy
 from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.store import RunStore
@@ -90,6 +92,7 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
     host = Host()
     boot_id = host.get().boot_id
     with contextlib.ExitStack() as opened:
+        opened.enter_context(alone(config.state_dir))
         audit = Audit(config.state_dir / "audit.jsonl", boot_id=boot_id)
         opened.callback(audit.close)
         store = RunStore(config.state_dir / "runs.sqlite3")
@@ -123,8 +126,20 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
             ),
         )
         yield actor
-        opened.pop_all()
         actor.close()
+
+
+@contextlib.contextmanager
+def alone(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder: a second actor would take the first one's runs for lost."""
+    with (state_dir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another actor uses {state_dir}", hint="stop it first, or choose another folder"
+            ) from error
+        yield
 
 
 def serve(config: Config, *, environment: Mapping[str, str] = os.environ) -> None:
@@ -141,7 +156,7 @@ def serve(config: Config, *, environment: Mapping[str, str] = os.environ) -> Non
         signal.signal(number, on_signal)
     with build(config) as actor:
         passed = passed_socket(environment)
-        sock = passed or listen_unix(config.socket, mode=0o660)
+        sock = naming(passed or listen_unix(config.socket, mode=0o660))
         server = Server(
             app=actor.wsgi,
             listeners=[Listener(sock=sock)],

@@ -1,6 +1,5 @@
 """The ``narthex actor`` command."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -100,4 +99,3 @@ def verify_audit(file: Path) -> None:
         raise ConfigError(f"there is no {file}")
     head = verify_all(file)
     click.echo("the record is empty" if head is None else f"{head.seq} rows, head {head.hash}")
-    sys.stdout.flush()

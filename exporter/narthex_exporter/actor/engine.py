@@ -98,7 +98,10 @@ class Engine:
         """Work out what an action would do. Raises RefusedError, NotAvailableError."""
         why = self.unavailable(action.needs)
         if why:
-            raise NotAvailableError(f"{action.name} is not available on this node: {why}")
+            raise NotAvailableError(
+                f"{action.name} is not available on this node: {why}",
+                hint="the node's manifest lists what is",
+            )
         self.policy.judge(action, params, self.facts)
         return make_plan(action, params, self.facts)
 

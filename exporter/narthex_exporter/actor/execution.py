@@ -21,6 +21,8 @@ from narthex_exporter.contract.wire import Run, RunState, StepRecord
 log = logging.getLogger(__name__)
 
 _LOOK_AFTER_HINT: Final = "look at its state before running it again"
+# Ends that need no explanation from a journal.
+_QUIET: Final = frozenset({RunState.SUCCEEDED, RunState.CANCELLED})
 
 
 class ChangedError(NarthexError):
@@ -45,8 +47,8 @@ class Execution:
         """Run every step, re-read the state, and return the final run (not yet told)."""
         self._change(state=RunState.RUNNING, started_at=self.now())
         try:
-            state, error, hint = self._follow()
-            return self._finish(state, error, hint)
+            state, error = self._follow()
+            return self._finish(state, error)
         except NarthexError as failure:
             return self._end(RunState.FAILED, str(failure), failure.hint)
         except Exception:
@@ -59,7 +61,7 @@ class Execution:
                 _LOOK_AFTER_HINT,
             )
 
-    def _follow(self) -> tuple[RunState, str, str]:
+    def _follow(self) -> tuple[RunState, str]:
         deadline = self.clock() + self.plan.action.timeout_seconds
         generator: Yielded = self.plan.action.plan(self.params, self.facts)
         outcome: Outcome | None = None
@@ -73,12 +75,12 @@ class Execution:
                 step = item.step if isinstance(item, Look) else item
                 self._check(step, count)
                 if self.cancelled.is_set():
-                    return RunState.CANCELLED, "", ""
+                    return RunState.CANCELLED, ""
                 done = self._step(step, count, deadline - self.clock())
                 count += 1
                 judged = isinstance(item, Look) and done.state is RunState.FAILED
                 if done.state is not RunState.SUCCEEDED and not judged:
-                    return done.state, _why(step, done), ""
+                    return done.state, _why(step, done)
                 outcome = done.outcome
         except StopIteration:
             if count < len(self.plan.steps):
@@ -86,7 +88,7 @@ class Execution:
                     "the node changed while the run began: fewer steps are due than were shown",
                     hint="plan again",
                 ) from None
-            return RunState.SUCCEEDED, "", ""
+            return RunState.SUCCEEDED, ""
         finally:
             generator.close()
 
@@ -125,17 +127,22 @@ class Execution:
         )
         return done
 
-    def _finish(self, state: RunState, error: str, hint: str) -> Run:
+    def _finish(self, state: RunState, error: str) -> Run:
         if state is RunState.SUCCEEDED and self.plan.steps:
             self.cancelled.wait(aftermath.settle_seconds(self.run.action))
-        after = aftermath.look(self.run.action, self.params, self.facts)
+        try:
+            after = aftermath.look(self.run.action, self.params, self.facts)
+            lines = () if state in _QUIET else aftermath.journal(self.params, self.facts)
+        except NarthexError as unread:
+            # What was done stays done, whether or not it can be looked at.
+            return self._end(state, error, f"its state could not be read again: {unread}")
         if state is RunState.SUCCEEDED and after.contradiction:
             state, error = RunState.FAILED, after.contradiction
-        if state in {RunState.FAILED, RunState.TIMED_OUT}:
             lines = aftermath.journal(self.params, self.facts)
-            if lines:
-                self._explain(lines)
-                hint = hint or "the service's last log lines stand in the last step's output"
+        hint = "" if state in _QUIET else after.hint
+        if lines:
+            self._explain(lines)
+            hint = hint or "the service's last log lines stand in the last step's output"
         return self._end(state, error, hint, after=after.state)
 
     def _explain(self, lines: tuple[str, ...]) -> None:

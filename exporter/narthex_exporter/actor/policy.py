@@ -30,6 +30,7 @@ from narthex_exporter.errors import ConfigError
 _FILE_BYTES: Final = 64 * 1024
 _PERIOD_SECONDS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _RATE: Final = re.compile(r"([1-9][0-9]{0,5})/(s|min|h)")
+_ASK: Final = "the node's owner changes that in its policy file"
 FAMILIES: Final = frozenset(action.family for action in CATALOGUE.values())
 
 
@@ -164,10 +165,12 @@ class Policy(_Section):
     def _judge_unit_name(self, name: str) -> None:
         pattern = _first_match(name, self.service.deny)
         if pattern is not None:
-            raise PolicyError(f"the node's policy protects {name} (service.deny: {pattern})")
+            raise PolicyError(
+                f"the node's policy protects {name} (service.deny: {pattern})", hint=_ASK
+            )
         allow = self.service.allow
         if allow is not None and _first_match(name, allow) is None:
-            raise PolicyError(f"the node's policy does not name {name} (service.allow)")
+            raise PolicyError(f"the node's policy does not name {name} (service.allow)", hint=_ASK)
 
     def _judge_process(self, params: ProcessParams, facts: Facts) -> None:
         process = facts.processes.get(params.pid)
@@ -176,19 +179,22 @@ class Policy(_Section):
         if process.user in self.process.protect_users:
             raise PolicyError(
                 f"the node's policy protects the processes of {process.user}"
-                " (process.protect_users)"
+                " (process.protect_users)",
+                hint=_ASK,
             )
         pattern = _first_match(process.comm, self.process.protect_comm)
         if pattern is not None:
             raise PolicyError(
-                f"the node's policy protects {process.comm!r} (process.protect_comm: {pattern})"
+                f"the node's policy protects {process.comm!r} (process.protect_comm: {pattern})",
+                hint=_ASK,
             )
         # Else a service that may not be stopped could be killed.
         pattern = _first_match(process.owner_unit, self.service.deny)
         if process.owner_unit and pattern is not None:
             raise PolicyError(
                 f"process {params.pid} belongs to {process.owner_unit}, which the node's policy"
-                f" protects (service.deny: {pattern})"
+                f" protects (service.deny: {pattern})",
+                hint=_ASK,
             )
 
     def summary(self) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class UnitFact:
     tasks: int | None = None
     active_since_seconds: float | None = None
     result: str = ""
+    restart: str = ""
     exit_status: int | None = None
     restarts: int | None = None
 

@@ -55,7 +55,10 @@ class UnitList(Result):
 
 
 class UnitProperties(Unit):
-    """One unit in full. ``result`` is ``success`` or how it failed."""
+    """One unit in full.
+
+    ``result`` is ``success`` or how it failed; ``restart`` when systemd starts it again by itself.
+    """
 
     fragment_path: str
     can_reload: bool
@@ -65,6 +68,7 @@ class UnitProperties(Unit):
     tasks: int | None
     active_since: AwareDatetime | None
     result: str
+    restart: str
     exit_status: int | None
     restarts: int | None
 
@@ -125,6 +129,7 @@ def _properties(unit: UnitFact) -> UnitProperties:
         tasks=unit.tasks,
         active_since=None if since is None else dt.datetime.fromtimestamp(since, tz=dt.UTC),
         result=unit.result,
+        restart=unit.restart,
         exit_status=unit.exit_status,
         restarts=unit.restarts,
     )

@@ -140,6 +140,7 @@ def _fact(unit: dict[str, Any], own: dict[str, Any]) -> UnitFact:
         tasks=_known(own.get("TasksCurrent")),
         active_since_seconds=since / 1e6 if since and unit["ActiveState"] == "active" else None,
         result=own.get("Result", ""),
+        restart=own.get("Restart", ""),
         exit_status=own.get("ExecMainStatus"),
         restarts=own.get("NRestarts"),
     )

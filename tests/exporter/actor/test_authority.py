@@ -1,6 +1,7 @@
 """SECURITY.md 11: without everything that proves who may ask, nothing listens."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,22 @@ def test_the_program_listens_for_its_group_only_and_stops_when_told(enrolled: En
         process.terminate()
         assert process.wait(10) == 0
     assert not enrolled.config.socket.exists()
+
+
+def test_a_second_actor_on_the_same_folder_does_not_start(enrolled: Enrolled) -> None:
+    with running(enrolled) as rig:
+        with pytest.raises(ConfigError, match="another actor uses"), build(enrolled.config):
+            pass
+        assert rig.client.query("host.info").status == 200
+
+
+def test_the_log_names_the_process_that_speaks_to_the_socket(enrolled: Enrolled) -> None:
+    with actor_process(enrolled) as process:
+        until_listening(enrolled, process)
+        process.terminate()
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+    assert f"msg=peer.connected peer_pid={os.getpid()} peer_uid={os.geteuid()}" in said
 
 
 def test_what_was_seen_is_kept_where_the_exporter_cannot_write(

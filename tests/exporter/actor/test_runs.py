@@ -1,7 +1,6 @@
 """Runs: carried out once, locked, bounded, told truthfully (SECURITY.md 26, 58, 72 to 74)."""
 
 import json
-import subprocess
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +21,15 @@ from tests.exporter.actor.conftest import (
 )
 from typing_extensions import override
 
+from narthex_exporter.actions import process as process_actions
+from narthex_exporter.actor import aftermath
 from narthex_exporter.actor.audit import verify_all
 from narthex_exporter.contract.errors import RefusedError
 from narthex_exporter.contract.facts import Facts
 from narthex_exporter.contract.spec import Catalogue, Danger, Params, action
 from narthex_exporter.contract.steps import Look, Outcome, RunProgram, Step
 from narthex_exporter.contract.wire import new_run_id
+from narthex_exporter.errors import UnavailableError
 
 
 class WaitParams(Params):
@@ -314,4 +316,29 @@ def test_a_process_that_already_ended_is_not_there(rig: Rig) -> None:
         named = gone.named
     reply = rig.client.plan("process.signal", **named)
     assert "there is no process" in reply.json()["detail"]
-    assert subprocess.run(["true"], check=True).returncode == 0
+
+
+def test_a_process_that_outlives_its_signal_is_a_failure_that_says_what_to_do(
+    enrolled: Enrolled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_actions, "_WAIT_SECONDS", 0.3)
+    with running(enrolled) as rig, started("sh", "-c", COUNTER, str(tmp_path / "n")) as stubborn:
+        time.sleep(0.1)  # until the trap is set
+        run = rig.client.run("process.signal", **stubborn.named)
+        assert (run["state"], run["after"]["exists"]) == ("failed", True)
+        assert "still alive after 0.3 s" in run["error"]
+        assert "send KILL" in run["hint"]
+        run = rig.client.run("process.signal", **stubborn.named, signal="KILL")
+        assert (run["state"], run["after"]) == ("succeeded", {"exists": False})
+
+
+def test_what_was_done_stays_done_when_it_cannot_be_looked_at(
+    rig: Rig, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise UnavailableError("the system bus went away")
+
+    monkeypatch.setattr(aftermath, "look", unreadable)
+    run = rig.client.run("process.signal", **sleeper.named)
+    assert (run["state"], run["after"]) == ("succeeded", None)
+    assert run["hint"] == "its state could not be read again: the system bus went away"
