@@ -100,7 +100,7 @@ class ProcessPolicy(_Section):
 
 
 class Policy(_Section):
-    """What may be done on this node. ``docs/`` and ``policy.example.yaml`` explain each word."""
+    """What may be done on this node. ``policy.example.yaml`` explains each word."""
 
     version: Literal[1]
     mode: Mode

@@ -14,18 +14,10 @@ from werkzeug.exceptions import HTTPException
 
 from narthex_exporter.actor.audit import Audit, AuditError
 from narthex_exporter.actor.authority import Authority
-from narthex_exporter.actor.engine import (
-    BusyError,
-    ConflictError,
-    Engine,
-    NotAvailableError,
-    Order,
-    PlanChangedError,
-    RateError,
-    UnknownRunError,
-)
+from narthex_exporter.actor.engine import Engine, NotAvailableError, Order, RateError
 from narthex_exporter.actor.nonces import Nonces
 from narthex_exporter.actor.policy import PolicyError
+from narthex_exporter.actor.problems import BodyError, InvalidError, UnknownNameError, as_problem
 from narthex_exporter.actor.throttle import Throttle
 from narthex_exporter.contract import tickets
 from narthex_exporter.contract.errors import NarthexError, RefusedError, TicketError
@@ -49,7 +41,6 @@ from narthex_exporter.contract.wire import (
     describe_query,
     strict_json,
 )
-from narthex_exporter.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -60,43 +51,6 @@ _STALE: Final = frozenset({"instance", "nonce"})
 _JSON: Final = "application/json"
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class BodyError(NarthexError):
-    """A body is not the JSON that is due."""
-
-
-class UnknownNameError(NarthexError):
-    """No action or query has that name; ``kind`` says which was meant."""
-
-    def __init__(self, kind: str, name: str) -> None:
-        super().__init__(f"this node's release knows no {kind} {name[:100]!r}")
-        self.kind = kind
-
-
-class InvalidError(NarthexError):
-    """Parameters break the declared model."""
-
-    def __init__(self, errors: tuple[FieldError, ...]) -> None:
-        super().__init__("some fields are not valid")
-        self.errors = errors
-
-
-# What each known error becomes: the problem's type and status. The first match counts.
-_PROBLEMS: Final[tuple[tuple[type[NarthexError], str, int], ...]] = (
-    (BodyError, "body-invalid", 400),
-    (PolicyError, "policy-refused", 403),
-    (UnknownRunError, "unknown-run", 404),
-    (InvalidError, "params-invalid", 422),
-    (NotAvailableError, "not-available", 409),
-    (PlanChangedError, "plan-changed", 409),
-    (ConflictError, "run-conflict", 409),
-    (BusyError, "resource-busy", 409),
-    (RefusedError, "refused", 409),
-    (RateError, "rate-limited", 429),
-    (AuditError, "unavailable", 503),
-    (UnavailableError, "unavailable", 503),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,26 +323,6 @@ def _json(model: BaseModel, *, status: int = 200) -> Response:
 
 def _problem(problem: Problem) -> Response:
     return Response(problem.model_dump_json(), status=problem.status, mimetype=PROBLEM_TYPE)
-
-
-def as_problem(error: NarthexError) -> Problem:
-    """Tell a known error in the one shape of errors."""
-    if isinstance(error, UnknownNameError):
-        kind, status = f"unknown-{error.kind}", 404
-    else:
-        kind, status = next(
-            ((name, code) for family, name, code in _PROBLEMS if isinstance(error, family)),
-            ("refused", 409),
-        )
-    return Problem(
-        type=kind,
-        title=kind.replace("-", " "),
-        status=status,
-        detail=str(error),
-        hint=error.hint,
-        errors=error.errors if isinstance(error, InvalidError) else (),
-        run=error.run if isinstance(error, BusyError) else None,
-    )
 
 
 _HTTP_TYPES: Final = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}

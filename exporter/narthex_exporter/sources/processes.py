@@ -109,7 +109,7 @@ class Processes:
     def get(self, pid: int) -> ProcessFact | None:
         """Look one process up; ``None`` when there is none."""
         stat = self._stat(pid)
-        return None if stat is None else self._fact(pid, stat, self._boot_seconds(), None)
+        return None if stat is None else self._fact(pid, {pid: stat}, self._boot_seconds(), None)
 
     def start_ticks(self, pid: int) -> int | None:
         """Tell when a process started, in ticks after boot; ``None`` when there is none."""
@@ -134,7 +134,7 @@ class Processes:
             ratio = None
             if earlier is not None and age > 0:
                 ratio = max(0.0, (stat.cpu_ticks - earlier) / self.ticks_per_second / age)
-            fact = self._fact(pid, stat, boot, ratio)
+            fact = self._fact(pid, stats, boot, ratio)
             if fact is not None:
                 found.append(fact)
         return found
@@ -153,7 +153,10 @@ class Processes:
         except (OSError, ValueError):
             return None
 
-    def _fact(self, pid: int, stat: Stat, boot: float, ratio: float | None) -> ProcessFact | None:
+    def _fact(
+        self, pid: int, stats: Mapping[int, Stat], boot: float, ratio: float | None
+    ) -> ProcessFact | None:
+        stat = stats[pid]
         folder = self.proc / str(pid)
         try:
             uid = parse_uid((folder / "status").read_text(errors="replace"))
@@ -178,29 +181,31 @@ class Processes:
             cpu_seconds=stat.cpu_ticks / self.ticks_per_second,
             started_at_seconds=boot + stat.start_ticks / self.ticks_per_second,
             is_kernel_thread=bool(stat.flags & _PF_KTHREAD),
-            is_ours=self._is_ours(pid, stat, uid, cmdline, owner_unit),
+            is_ours=(
+                self._is_program_of_ours(pid, uid, cmdline, owner_unit)
+                or self._has_protected_ancestor(pid, stats)
+            ),
             owner_unit=owner_unit,
             owner_container=container,
             cpu_ratio=ratio,
         )
 
-    def _is_ours(self, pid: int, stat: Stat, uid: int, cmdline: str, unit: str) -> bool:
+    def _is_program_of_ours(self, pid: int, uid: int, cmdline: str, unit: str) -> bool:
         if pid == os.getpid() or _OUR_UNIT.fullmatch(unit):
             return True
         # Only our own user's: others could name a process so, to make it untouchable.
-        if uid == os.geteuid() and _is_narthex(cmdline):
-            return True
-        return self._has_protected_ancestor(pid, stat)
+        return uid == os.geteuid() and _is_narthex(cmdline)
 
-    def _has_protected_ancestor(self, pid: int, stat: Stat) -> bool:
-        current: Stat | None = stat
+    def _has_protected_ancestor(self, pid: int, stats: Mapping[int, Stat]) -> bool:
         seen: set[int] = set()
-        while self._ours and current is not None and pid > 1 and pid not in seen:
-            if (pid, current.start_ticks) in self._ours:
+        while self._ours and pid > 1 and pid not in seen:
+            stat = stats.get(pid) or self._stat(pid)
+            if stat is None:
+                return False
+            if (pid, stat.start_ticks) in self._ours:
                 return True
             seen.add(pid)
-            pid = current.ppid
-            current = self._stat(pid)
+            pid = stat.ppid
         return False
 
     def _boot_seconds(self) -> float:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,17 @@ def test_the_log_names_the_process_that_speaks_to_the_socket(enrolled: Enrolled)
         assert process.stderr is not None
         said = process.stderr.read().decode()
     assert f"msg=peer.connected peer_pid={os.getpid()} peer_uid={os.geteuid()}" in said
+
+
+def test_a_hangup_makes_the_program_read_its_policy_again(enrolled: Enrolled) -> None:
+    with actor_process(enrolled) as process:
+        until_listening(enrolled, process)
+        enrolled.write_policy("version: 1\nmode: off\n")
+        process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 5
+        while Client(enrolled).query("host.info").status != 403:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_what_was_seen_is_kept_where_the_exporter_cannot_write(

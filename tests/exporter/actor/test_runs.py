@@ -138,13 +138,13 @@ def test_a_reused_pid_is_refused(rig: Rig, sleeper: Sleeper) -> None:
     assert sleeper.process.poll() is None
 
 
-@pytest.mark.parametrize("which", ["init", "actor", "kernel", "supervised"])
+@pytest.mark.parametrize("which", ["init", "actor", "kernel"])
 def test_what_must_live_is_not_signalled(rig: Rig, which: str) -> None:
     listed = rig.client.query("process.list", limit=5000).json()["processes"]
     found = {one["pid"]: one for one in listed}
     kernel = next((one["pid"] for one in listed if one["is_kernel_thread"]), 1)
     ours = next(one["pid"] for one in listed if one["is_ours"])
-    target = found[{"init": 1, "actor": ours, "kernel": kernel, "supervised": ours}[which]]
+    target = found[{"init": 1, "actor": ours, "kernel": kernel}[which]]
     reply = rig.client.plan(
         "process.signal", pid=target["pid"], start_ticks=target["start_ticks"], signal="KILL"
     )

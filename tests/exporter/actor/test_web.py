@@ -68,6 +68,25 @@ def test_no_body_makes_a_fault_or_an_unwanted_run(
 
 
 @pytest.mark.parametrize(
+    "params",
+    [
+        rb'{"match": "\ud800"}', rb'{"\ud800": 1}', rb'{"match": "\u0000"}', b'{"limit": 1e400}',
+        b'{"limit": ' + b"9" * 5000 + b"}", b'{"limit": -0}', b'{"limit": true}', b'{"": {}}',
+        b'{"limit": 1, "limit": 2}', b'{"match": "' + b"x" * 100_000 + b'"}',
+    ],
+)  # fmt: skip
+def test_no_odd_json_makes_a_fault(rig: Rig, params: bytes) -> None:
+    body = b'{"params": ' + params + b"}"
+    reply = send(rig.client, "process.list", "/api/v1/queries/process.list", body)
+    assert reply.status in {200, 400, 422}
+
+
+def test_a_body_that_is_too_long_is_refused(rig: Rig) -> None:
+    reply = send(rig.client, "host.info", "/api/v1/queries/host.info", b"x" * ((1 << 20) + 1))
+    assert reply.status == 413
+
+
+@pytest.mark.parametrize(
     ("act", "method", "target", "body", "status", "kind"),
     [
         ("x", "GET", "/api/v1/nowhere", b"", 404, "not-found"),

@@ -20,8 +20,8 @@ from narthex_exporter.actor.engine import BusyError
 from narthex_exporter.actor.execution import Execution
 from narthex_exporter.actor.plans import make_plan
 from narthex_exporter.actor.policy import parse_policy
+from narthex_exporter.actor.problems import InvalidError, as_problem
 from narthex_exporter.actor.runner import Runner
-from narthex_exporter.actor.web import InvalidError, as_problem
 from narthex_exporter.contract.errors import RefusedError
 from narthex_exporter.contract.steps import DBusCall
 from narthex_exporter.contract.wire import (
