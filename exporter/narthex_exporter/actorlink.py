@@ -144,6 +144,8 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
     try:
         while chunk := response.read1(_CHUNK):
             yield chunk
+        if response.length:
+            raise ConnectionError(f"the actor broke off {response.length} bytes early")
     except http.client.HTTPException as error:
         raise ConnectionError(f"the actor broke off: {error}") from error
     finally:
