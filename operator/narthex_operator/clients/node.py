@@ -55,7 +55,7 @@ class NotUnderstoodError(UnreachableError):
 class TicketSigner(Protocol):
     """Whoever holds the ticket key: the signer program."""
 
-    def sign_ticket(self, claims: Claims) -> str:
+    def ticket(self, claims: Claims) -> str:
         """Sign a ticket. Raises UnreachableError or a refusal of the signer's."""
         ...
 
@@ -194,7 +194,7 @@ class NodeClient:
             if nonce is None:
                 break
             claims = self._claims(node, asker, call, nonce)
-            ticket = self.signer.sign_ticket(claims)
+            ticket = self.signer.ticket(claims)
             before_sending(claims)
             try:
                 return self._send(node, call, ticket=ticket)

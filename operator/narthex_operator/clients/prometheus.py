@@ -1,5 +1,6 @@
 """Ask Prometheus for figures, rules, targets and pending alerts."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -162,6 +163,15 @@ class Prometheus:
     def check(self) -> None:
         """Raise UnreachableError unless it is ready."""
         self.service.call("GET", "/-/ready", seconds=2.0)
+
+
+def quoted(text: str) -> str:
+    """Quote a string for PromQL and LogQL, which read Go's strings.
+
+    Go knows JSON's escapes but no surrogate pairs: what is not ASCII stays as it is.
+    """
+    whole = text.encode("utf-8", "replace").decode()
+    return json.dumps(whole, ensure_ascii=False)
 
 
 def prometheus_client(url: str) -> Prometheus:
