@@ -1,0 +1,151 @@
+"""SECURITY.md 22: the way in is TLS and a ticket; one without the other does nothing."""
+
+import contextlib
+import http.client
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.exporter.actor.conftest import NODE, Client, Enrolled, Reply, Sleeper, running
+from tests.exporter.conftest import Authority
+from typing_extensions import override
+
+from narthex_exporter.transport.identity import Role
+from narthex_exporter.transport.tls import TLSFiles, client_context, verifying_context
+
+WEB = """\
+tls_server_config:
+  cert_file: {own.cert}
+  key_file: {own.key}
+  client_ca_file: {ca}
+  client_auth_type: RequireAndVerifyClientCert
+"""
+
+
+@dataclass
+class Remote(Client):
+    """The operator's part, over the network."""
+
+    port: int
+    context: ssl.SSLContext
+
+    @override
+    def raw(
+        self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=30, context=self.context
+        )
+        with contextlib.closing(connection):
+            connection.request(method, target, body, dict(headers or {}))
+            reply = connection.getresponse()
+            return Reply(reply.status, dict(reply.headers), reply.read())
+
+
+@dataclass
+class Node:
+    """An exporter that runs, for an enrolled node."""
+
+    enrolled: Enrolled
+    authority: Authority
+    port: int
+
+    def seen_by(self, role: Role) -> Remote:
+        return self.with_context(client_context(self.authority.leaf(role, "peer")))
+
+    def with_context(self, context: ssl.SSLContext) -> Remote:
+        return Remote(self.enrolled, self.port, context)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Node]:
+    enrolled = Enrolled(tmp_path_factory.mktemp("home") / "node", ca_key=authority.key)
+    shutil.copy(authority.file, enrolled.home / "pki" / "ca.pem")
+    own = authority.leaf(Role.NODE, NODE)
+    web = tmp_path_factory.mktemp("web") / "web-config.yml"
+    web.write_text(WEB.format(own=own, ca=authority.file))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            sys.executable, "-Im", "narthex_exporter", "exporter",
+            "--state.dir", str(web.parent), "--actor.socket", str(enrolled.config.socket),
+            "--web.listen-address", f"127.0.0.1:{port}", "--web.config.file", str(web),
+            "--no-logs",
+        ],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        one = Node(enrolled, authority, port)
+        await_ready(one, process)
+        yield one
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def await_ready(node: Node, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        with contextlib.suppress(OSError):
+            if node.seen_by(Role.OPERATOR).raw("GET", "/-/healthy").status == 200:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the exporter was not ready in 30 s")
+
+
+def test_an_operator_stops_a_process_through_the_exporter(node: Node, sleeper: Sleeper) -> None:
+    with running(node.enrolled):
+        run = node.seen_by(Role.OPERATOR).run("process.signal", **sleeper.named)
+    assert (run["state"], run["after"]) == ("succeeded", {"exists": False})
+    assert sleeper.process.wait(5) == -15
+
+
+def test_tls_without_the_signing_key_does_nothing(node: Node, sleeper: Sleeper) -> None:
+    operator = node.seen_by(Role.OPERATOR)
+    thief = Enrolled(node.enrolled.home / "thief", ticket_key=Ed25519PrivateKey.generate())
+    operator.enrolled = thief
+    with running(node.enrolled):
+        assert operator.plan("process.signal", **sleeper.named).status == 401
+    assert sleeper.process.poll() is None
+
+
+@pytest.mark.parametrize("role", [Role.SCRAPE, Role.NODE, Role.SERVER])
+def test_a_ticket_under_another_role_does_nothing(
+    node: Node, sleeper: Sleeper, role: Role
+) -> None:
+    with running(node.enrolled) as rig:
+        body = b'{"params": {}}'
+        claims = rig.client.claims("POST", "/api/v1/queries/host.info", body, act="host.info")
+        headers = {"Narthex-Ticket": rig.client.sign(claims)}
+        reply = node.seen_by(role).raw("POST", "/api/v1/queries/host.info", body, headers)
+        assert reply.status == 403
+        assert rig.client.raw("POST", "/api/v1/queries/host.info", body, headers).status == 200
+
+
+def test_a_ticket_without_a_certificate_does_nothing(node: Node, tmp_path: Path) -> None:
+    context = verifying_context(node.authority.file)
+    with running(node.enrolled), pytest.raises((ssl.SSLError, ConnectionError)):
+        node.with_context(context).raw("GET", "/api/v1/nonce")
+
+
+def test_an_actor_that_is_off_is_told(node: Node) -> None:
+    reply = node.seen_by(Role.OPERATOR).raw("GET", "/api/v1/nonce")
+    assert (reply.status, reply.json()["type"]) == (503, "actor-off")
+
+
+def test_a_certificate_of_another_ca_does_nothing(node: Node, stranger: Authority) -> None:
+    leaf = stranger.leaf(Role.OPERATOR, "peer")
+    files = TLSFiles(cert=leaf.cert, key=leaf.key, ca=node.authority.file)
+    with running(node.enrolled), pytest.raises((ssl.SSLError, ConnectionError)):
+        node.with_context(client_context(files)).raw("GET", "/api/v1/nonce")
