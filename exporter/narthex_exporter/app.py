@@ -145,7 +145,7 @@ class Exporter:
         """Read configuration files again; one that is wrong keeps what was in use."""
         try:
             if self.web_file is not None:
-                _ = self.web_file.config
+                self.web_file.reload()
             self.parts.restart()
         except NarthexError as error:
             self.reloads.successful = False

@@ -200,6 +200,7 @@ class WebConfigFile:
     _config: WebConfig | None = field(default=None, init=False)
     _context: ssl.SSLContext | None = field(default=None, init=False)
     _stamp: tuple[tuple[int, int], ...] = field(default=(), init=False)
+    _problem: NarthexError | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @property
@@ -219,6 +220,14 @@ class WebConfigFile:
                 raise ConfigError(f"{self.path} has no tls_server_config")
             return self._context
 
+    def reload(self) -> None:
+        """Read the file now. Raises NarthexError where it is wrong; what was in use stays."""
+        with self._lock:
+            self._stamp = ()
+            self._refresh()
+            if self._problem is not None:
+                raise self._problem
+
     def _refresh(self) -> None:
         stamp = tuple(_stamps(self.path, self._config))
         if self._config is not None and stamp == self._stamp:
@@ -233,10 +242,10 @@ class WebConfigFile:
             if self._config is None:
                 raise
             log.warning("webconfig.kept", extra={"path": str(self.path), "error": str(error)})
-            self._stamp = stamp
+            self._stamp, self._problem = stamp, error
             self.on_reload(False)
             return
-        self._config, self._context = config, context
+        self._config, self._context, self._problem = config, context, None
         self._stamp = tuple(_stamps(self.path, config))
         self.on_reload(True)
 

@@ -81,8 +81,8 @@ class Authority:
             x509.DNSName("localhost"),
             *(x509.IPAddress(ipaddress.ip_address(f"127.0.0.{n}")) for n in (1, 2)),
         ]
-        for uri in [spiffe_uri(cluster, role, name)] if uris is None else uris:
-            names.append(x509.UniformResourceIdentifier(uri))
+        own = [spiffe_uri(cluster, role, name)] if uris is None else uris
+        names += map(x509.UniformResourceIdentifier, own)
         issuer_key = key if self_signed else self.key
         built = (
             x509.CertificateBuilder()

@@ -180,6 +180,12 @@ class Server:
             return sum(self._peers.values())
 
     @property
+    def strangers(self) -> int:
+        """How many TLS handshakes are under way."""
+        with self._lock:
+            return len(self._shaking)
+
+    @property
     def alive(self) -> bool:
         """Tell whether every listener still accepts."""
         return bool(self._acceptors) and all(thread.is_alive() for thread in self._acceptors)

@@ -150,7 +150,7 @@ class HungFuse:
 
 @pytest.fixture
 def hung(tmp_path: Path) -> Iterator[HungFuse]:
-    if os.geteuid() or not os.path.exists("/dev/fuse"):
+    if os.geteuid() or not Path("/dev/fuse").exists():
         pytest.skip("needs root and /dev/fuse")
     point = tmp_path / "hung"
     point.mkdir()

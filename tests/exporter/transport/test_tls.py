@@ -88,10 +88,13 @@ def test_without_a_certificate_no_request_reaches_the_application(
     place = site()
     context = ssl.create_default_context(cafile=authority.file)
     for _ in range(20):
-        with contextlib.suppress(ssl.SSLError, ConnectionError), place.connect() as raw:
-            with context.wrap_socket(raw, server_hostname="localhost") as sock:
-                sock.sendall(REQUEST)
-                assert sock.recv(100) == b""
+        with (
+            contextlib.suppress(ssl.SSLError, ConnectionError),
+            place.connect() as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as sock,
+        ):
+            sock.sendall(REQUEST)
+            assert sock.recv(100) == b""
     assert not place.app.seen
 
 
@@ -202,7 +205,10 @@ def test_a_node_answers_with_its_name_or_the_caller_sends_nothing(
 def test_a_handshake_that_drips_is_cut(site: Any, authority: Any) -> None:
     place = site(limits=Limits(handshake_seconds=0.5))
     began = time.monotonic()
-    with place.connect() as sock, pytest.raises((BrokenPipeError, ConnectionResetError)):
+    with (  # noqa: PT012 - when it is cut is not known
+        place.connect() as sock,
+        pytest.raises((BrokenPipeError, ConnectionResetError)),
+    ):
         sock.sendall(b"\x16\x03\x01\x02\x00")
         while time.monotonic() - began < 5:
             sock.sendall(b"\x01")
@@ -227,13 +233,13 @@ def test_hundreds_of_stalled_peers_delay_nobody(site: Any, authority: Any) -> No
     idle, stop = [], threading.Event()
     with contextlib.ExitStack() as stack:
         stack.callback(stop.set)
-        began = time.monotonic()
         for number in range(450):
             sock = stack.enter_context(place.connect(source=f"127.0.1.{number % 8 + 1}"))
             if number >= 400:
                 with contextlib.suppress(ConnectionError):
                     sock.sendall(b"\x16\x03\x01\x02\x00\x01")
             idle.append(sock)
+        connected = time.monotonic()
         drips = [_dripping(place, files, stack) for _ in range(50)]
         dripper = threading.Thread(target=_drip, args=(drips, stop))
         dripper.start()
@@ -243,12 +249,15 @@ def test_hundreds_of_stalled_peers_delay_nobody(site: Any, authority: Any) -> No
             assert b" 200 " in ask(place, files, source="127.0.0.2")
             times.append(time.monotonic() - start)
         assert sorted(times)[98] < 1.0
-        assert psutil.Process().memory_info().rss - memory < 20 << 20
+        # 20 MiB for each end: the peers live in this process too.
+        assert psutil.Process().memory_info().rss - memory < 40 << 20
+        while place.server.strangers:
+            assert time.monotonic() - connected < 6.5
+            time.sleep(0.05)
         for sock in idle:
-            sock.settimeout(max(0.1, began + 8 - time.monotonic()))
+            sock.settimeout(1)
             with contextlib.suppress(ConnectionError):
                 assert sock.recv(10) == b""
-        assert time.monotonic() - began < 8
         stop.set()
         dripper.join()
 

@@ -139,7 +139,7 @@ def test_replies_without_a_body_pass(site: Any, actor: Actor, status: str) -> No
 
 
 def test_events_flow_as_they_come(site: Any, actor: Actor) -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     actor.replies = [head + b"6\r\nfirst\n\r\n", b"7\r\nsecond\n\r\n0\r\n\r\n"]
     files = site.authority.leaf(OPERATOR, "asker")
     with contextlib.closing(site.connect(files)) as connection:

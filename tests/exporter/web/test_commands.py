@@ -16,8 +16,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from narthex_exporter import app, commands, notify
+from narthex_exporter import app, commands, logfmt, notify
 from narthex_exporter.cli import main
+from narthex_exporter.collectors import COLLECTORS
 from narthex_exporter.collectors.filesystem import MOUNT_POINTS_EXCLUDE
 
 
@@ -27,7 +28,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> list[app.Config]:
     found: list[app.Config] = []
     monkeypatch.setattr(app, "build", found.append)
     monkeypatch.setattr(app, "run", lambda _: None)
-    monkeypatch.setattr(commands.logfmt, "set_up", lambda **_: None)
+    monkeypatch.setattr(logfmt, "set_up", lambda **_: None)
     return found
 
 
@@ -119,7 +120,7 @@ def test_a_wrong_expression_is_told_by_its_flag(tmp_path: Path) -> None:
 
 def test_every_collector_can_be_turned_on_and_off() -> None:
     text = call("--help").output
-    for collector in app.COLLECTORS:
+    for collector in COLLECTORS:
         assert f"--no-collector.{collector.name}" in text.replace("\n", "").replace(" ", "")
 
 
@@ -157,6 +158,9 @@ class Process:
             connection.request("GET", path)
             return connection.getresponse().read().decode()
 
+    def descriptors(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait(5)
@@ -186,11 +190,11 @@ def test_a_process_starts_reloads_drains_and_ends(process: Process, tmp_path: Pa
     process.wait_for(b"RELOADING=1")
     process.wait_for(b"READY=1")
     assert "narthex_config_last_reload_successful 1.0" in process.ask("/metrics")
-    descriptors = len(os.listdir(f"/proc/{process.process.pid}/fd"))
+    descriptors = process.descriptors()
     for _ in range(20):
         process.ask("/metrics")
     time.sleep(0.2)
-    assert len(os.listdir(f"/proc/{process.process.pid}/fd")) <= descriptors + 1
+    assert process.descriptors() <= descriptors + 1
     process.process.send_signal(signal.SIGTERM)
     process.wait_for(b"STOPPING=1")
     assert process.process.wait(15) == 0

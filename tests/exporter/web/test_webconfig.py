@@ -1,7 +1,6 @@
 """exporter-toolkit's web-config.yml: read strictly, followed as it changes."""
 
 import base64
-import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -216,7 +215,7 @@ def test_a_change_is_followed_and_a_slip_keeps_what_was(
 def _write(path: Path, text: str) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(text)
-    os.replace(fresh, path)
+    fresh.replace(path)
 
 
 def test_requests_can_be_slowed(start: Any, config: Callable[[str], Path]) -> None:
