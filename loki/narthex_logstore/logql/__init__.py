@@ -1,0 +1,1 @@
+"""Read LogQL: grammar, syntax tree, pipelines."""
