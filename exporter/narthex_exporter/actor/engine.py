@@ -314,6 +314,7 @@ class Engine:
                 codes=[step.code for step in run.steps],
                 error=run.error[:1000],
             )
+            self.store.prune(before=self.clock() - _KEPT_SECONDS)
         except (AuditError, StoreError) as error:
             # It is told from memory until it can be stored; a restart before makes it `lost`.
             with self._changed:

@@ -150,7 +150,7 @@ class _Routes:
                 target=request.environ["RAW_URI"][:200],
                 left_out_before=left_out,
             )
-        log.warning("ticket.refused", extra={"reason": error.reason})
+            log.warning("ticket.refused", extra={"reason": error.reason})
         return _problem(
             Problem(
                 type="ticket-nonce" if error.reason in _STALE else "ticket-invalid",

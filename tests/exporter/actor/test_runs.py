@@ -342,3 +342,12 @@ def test_what_was_done_stays_done_when_it_cannot_be_looked_at(
     run = rig.client.run("process.signal", **sleeper.named)
     assert (run["state"], run["after"]) == ("succeeded", None)
     assert run["hint"] == "its state could not be read again: the system bus went away"
+
+
+def test_runs_are_kept_for_a_week(rig: Rig, sleeper: Sleeper) -> None:
+    old = rig.client.run("process.renice", **sleeper.named, nice=3)["id"]
+    store, week = rig.actor.store, 7 * 86_400
+    store.prune(before=time.time() - week)
+    assert rig.client.get(old).status == 200
+    store.prune(before=time.time() + 1)
+    assert rig.client.get(old).status == 404
