@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import mimetypes
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -56,7 +57,7 @@ class Assets:
         found = self._files.get(name)
         if found is None:
             raise NotFoundError(f"there is no file {name!r}")
-        packed = "gzip" in request.accept_encodings
+        packed = request.accept_encodings.quality("gzip") > 0
         response = Response(found.packed if packed else found.body, content_type=found.type)
         if packed:
             response.headers["Content-Encoding"] = "gzip"
@@ -67,7 +68,7 @@ class Assets:
         )
         return response
 
-    def view(self) -> object:
+    def view(self) -> Callable[[str, str], Response]:
         """Make the view that serves the files to everybody."""
 
         @requires(PUBLIC)

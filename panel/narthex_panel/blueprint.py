@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from flask import Blueprint, Flask, g
-from flask.blueprints import BlueprintSetupState
 from flask_babel import get_locale
 
 from narthex_operator.services.access import Actor, requires
@@ -13,8 +12,8 @@ from narthex_operator.services.interfaces import Services
 from narthex_panel import formats, i18n, text
 from narthex_panel.assets import Assets
 from narthex_panel.live import Live
-from narthex_panel.pages import PAGES
 from narthex_panel.page import Answer, Page, Route, Ui
+from narthex_panel.pages import PAGES
 
 
 def build(services: Services, *, version: str, live: Live | None = None) -> Blueprint:
@@ -37,7 +36,7 @@ def build(services: Services, *, version: str, live: Live | None = None) -> Blue
     blueprint.add_url_rule(
         "/static/panel/<version>/<path:name>", endpoint="static", view_func=assets.view()
     )
-    blueprint.record_once(lambda state: _install(state, assets, version))
+    blueprint.record_once(lambda state: _install(cast("Flask", state.app), assets, version))
     return blueprint
 
 
@@ -51,8 +50,7 @@ def _view(services: Services, live: Live, page: Page, route: Route) -> Any:
     return view
 
 
-def _install(state: BlueprintSetupState, assets: Assets, version: str) -> None:
-    app: Flask = state.app
+def _install(app: Flask, assets: Assets, version: str) -> None:
     i18n.install(app)
     # Templates write their blocks on lines of their own; without this pages are half blanks.
     app.jinja_env.trim_blocks = True
@@ -84,4 +82,4 @@ def _install(state: BlueprintSetupState, assets: Assets, version: str) -> None:
             "version": version,
         }
 
-    state.app.context_processor(lambda: dict(values()))
+    app.context_processor(lambda: dict(values()))

@@ -40,4 +40,4 @@ def _title(status: int) -> str:
         502: gettext("It does not answer"),
         503: gettext("Not available right now"),
     }
-    return titles.get(status, gettext("Something went wrong"))
+    return str(titles.get(status, gettext("Something went wrong")))

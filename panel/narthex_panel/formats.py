@@ -16,10 +16,10 @@ _DAY: Final = 86_400
 
 
 def percent(ratio: float | None) -> str:
-    """Write a ratio as a percentage, with a decimal below ten."""
+    """Write a ratio as a whole percentage."""
     if ratio is None:
         return UNKNOWN
-    return format_percent(ratio, format="#,##0%", locale=get_locale())
+    return format_percent(ratio, locale=get_locale())
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -49,14 +49,14 @@ def duration(seconds: float | None) -> str:
         return UNKNOWN
     whole = int(seconds)
     if whole < _MINUTE:
-        return gettext("%(count)s s", count=whole if seconds >= 1 else number(seconds, 2))
+        return str(gettext("%(count)s s", count=whole if seconds >= 1 else number(seconds, 2)))
     days, hours = divmod(whole // _HOUR, 24)
     minutes = whole // _MINUTE % 60
     if whole >= _DAY:
-        return gettext("%(days)s d %(hours)s h", days=days, hours=hours)
+        return str(gettext("%(days)s d %(hours)s h", days=days, hours=hours))
     if whole >= _HOUR:
-        return gettext("%(hours)s h %(minutes)s min", hours=hours, minutes=minutes)
-    return gettext("%(minutes)s min", minutes=minutes)
+        return str(gettext("%(hours)s h %(minutes)s min", hours=hours, minutes=minutes))
+    return str(gettext("%(minutes)s min", minutes=minutes))
 
 
 def level(ratio: float | None) -> str:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from narthex_operator.errors import LimitedError, NotSignedInError, OperatorError
 
@@ -53,8 +53,7 @@ class Shared:
                 entry.at = self.clock()
             if entry.error is not None:
                 raise entry.error
-            value: T = entry.value  # type: ignore[assignment] - set where there is no error
-            return value
+            return cast("T", entry.value)
 
     def _entry(self, key: Hashable) -> _Entry[Any]:
         with self._lock:

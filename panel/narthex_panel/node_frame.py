@@ -88,8 +88,11 @@ def query_state(ui: Ui, ref: str, name: str, params: dict[str, Any]) -> dict[str
 
 def _blocked(ui: Ui, actor: ActorView, name: str) -> str:
     if not ui.may_run(name):
-        return gettext(
-            "You need the permission action:%(name)s; an administrator can grant it.", name=name
+        return str(
+            gettext(
+                "You need the permission action:%(name)s; an administrator can grant it.",
+                name=name,
+            )
         )
     return why_not(actor, name)
 

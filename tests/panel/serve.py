@@ -6,9 +6,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from narthex_operator.services.access import Role
 from tests.panel.fakes import World, services
 from tests.panel.webapp import make_app
+
+from narthex_operator.services.access import Role
 
 
 def main() -> None:

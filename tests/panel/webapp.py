@@ -21,30 +21,32 @@ CSP = (
 )
 
 
+def _admit(app: Flask, services: Services) -> BaseResponse | None:
+    if request.endpoint is None:
+        return None
+    permission = str(vars(app.view_functions[request.endpoint])["permission"])
+    token = request.cookies.get(COOKIE, "")
+    try:
+        g.actor, g.session = services.accounts.session(token, address="127.0.0.1")
+    except NotSignedInError:
+        if permission == PUBLIC:
+            return None
+        if request.method == "GET" and "HX-Request" not in request.headers:
+            return redirect("/sign-in", code=303)
+        raise
+    sent = request.headers.get("X-CSRF-Token") or request.form.get("csrf_token")
+    if request.method == "POST" and permission != PUBLIC and sent != g.session.csrf:
+        raise DeniedError("this form is too old, or not ours", hint="load the page again")
+    if permission not in {PUBLIC, SIGNED_IN}:
+        g.actor.require(permission)
+    return None
+
+
 def make_app(services: Services, *, live: Live | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.register_blueprint(build(services, version="0.1.0", live=live))
 
-    @app.before_request
-    def admit() -> BaseResponse | None:
-        if request.endpoint is None:
-            return None
-        permission: str = app.view_functions[request.endpoint].permission  # type: ignore[attr-defined]
-        token = request.cookies.get(COOKIE, "")
-        try:
-            g.actor, g.session = services.accounts.session(token, address="127.0.0.1")
-        except NotSignedInError:
-            if permission == PUBLIC:
-                return None
-            if request.method == "GET" and "HX-Request" not in request.headers:
-                return redirect("/sign-in", code=303)
-            raise
-        sent = request.headers.get("X-CSRF-Token") or request.form.get("csrf_token")
-        if request.method == "POST" and permission != PUBLIC and sent != g.session.csrf:
-            raise DeniedError("this form is too old, or not ours", hint="load the page again")
-        if permission not in {PUBLIC, SIGNED_IN}:
-            g.actor.require(permission)
-        return None
+    app.before_request(lambda: _admit(app, services))
 
     @app.after_request
     def harden(response: Response) -> Response:

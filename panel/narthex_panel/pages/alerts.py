@@ -8,7 +8,7 @@ from flask import request
 from flask_babel import gettext, lazy_gettext
 
 from narthex_operator.errors import NotFoundError, OperatorError
-from narthex_operator.services.views import AlertsView, AlertState, AlertView
+from narthex_operator.services.views import AlertState, AlertsView, AlertView
 from narthex_panel.live import Events
 from narthex_panel.node_frame import frame
 from narthex_panel.page import Answer, Page, Ui

@@ -26,6 +26,4 @@ def show(ui: Ui) -> Answer:
     found = ui.services.audit.list(
         ui.actor, before=request.args.get("before", type=int), limit=_PAGE, **filters
     )
-    return ui.render(
-        "audit.html", view=found, filters=filters, filtered=any(filters.values())
-    )
+    return ui.render("audit.html", view=found, filters=filters, filtered=any(filters.values()))

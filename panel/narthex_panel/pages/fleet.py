@@ -10,6 +10,7 @@ from flask import request
 from flask_babel import get_locale, gettext, lazy_gettext, ngettext
 
 from narthex_operator.errors import ConflictError, InvalidError, OperatorError
+from narthex_operator.services.access import SIGNED_IN
 from narthex_operator.services.views import (
     AlertState,
     AlertView,
@@ -19,7 +20,7 @@ from narthex_operator.services.views import (
 )
 from narthex_panel.live import Events, changed_rows
 from narthex_panel.page import Answer, Page, Ui
-from narthex_panel.responses import reload_page
+from narthex_panel.responses import reload_page, see_other
 from narthex_panel.streams import open_stream
 
 page: Final = Page(
@@ -61,11 +62,15 @@ class Picture:
     attention: str
 
 
-@page.get("/")
+@page.get("/", permission=SIGNED_IN)
 def show(ui: Ui) -> Answer:
-    """Show the whole page."""
+    """Show the whole page, or send whoever may not see nodes to what they may see."""
+    if not ui.may(page.permission):
+        return see_other("/audit" if ui.may("audit:read") else "/settings")
     view = _overview(ui)
-    return ui.render("fleet.html", view=view, rows=sort(view.nodes), attention=_attention(ui, view))
+    return ui.render(
+        "fleet.html", view=view, rows=sort(view.nodes), attention=_attention(ui, view)
+    )
 
 
 @page.get("/live/fleet")
@@ -213,5 +218,3 @@ def _firing(firing: Sequence[AlertView]) -> Attention:
         )
     level = "bad" if critical else "warn"
     return Attention(level=level, icon="bell", text=text, href="/alerts")
-
-

@@ -100,7 +100,7 @@ def _answer(ui: Ui, filters: Filters, around: Any) -> Answer:
         "filters": filters,
         "found": found,
         "lines": [_shown(line, filters) for line in lines],
-        "older": _older(ui, around, filters, lines) if found.more and lines else "",
+        "older": _older(around, filters, lines) if found.more and lines else "",
         "problem": problem,
     }
     if ui.is_fragment and filters.before:
@@ -158,7 +158,7 @@ def _search(filters: Filters) -> LogSearch:
     )
 
 
-def _older(ui: Ui, around: Any, filters: Filters, lines: Sequence[LogLine]) -> str:
+def _older(around: Any, filters: Filters, lines: Sequence[LogLine]) -> str:
     last = lines[-1].ns
     count = sum(line.ns == last for line in lines)
     before_ns, _, before_count = filters.before.partition(".")

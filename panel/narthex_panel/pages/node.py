@@ -74,5 +74,3 @@ def _parts(ui: Ui, found: Frame) -> dict[str, str]:
 def _minutes() -> int:
     wanted = request.args.get("minutes", type=int)
     return wanted if wanted in RANGES else RANGES[0]
-
-

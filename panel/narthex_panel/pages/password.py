@@ -23,9 +23,10 @@ def show(ui: Ui) -> Answer:
 def change(ui: Ui) -> Answer:
     """Change the password; every other session of the user ends."""
     new = request.form.get("new", "")
+    if new != request.form.get("again", ""):
+        differ = InvalidError(gettext("The new passwords differ: type the same one twice."))
+        return ui.render("password.html", problem=differ), differ.status
     try:
-        if new != request.form.get("again", ""):
-            raise InvalidError(gettext("The new passwords differ: type the same one twice."))
         token = ui.services.accounts.change_password(
             ui.actor, request.cookies.get(COOKIE, ""), old=request.form.get("old", ""), new=new
         )

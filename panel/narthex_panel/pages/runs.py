@@ -34,7 +34,7 @@ def show(ui: Ui) -> Answer:
     return ui.render("runs.html", runs=found, more=more, frame=None)
 
 
-@page.get("/nodes/<ref>/runs")
+@page.get("/nodes/<ref>/runs", permission="node:read")
 def of_node(ui: Ui, ref: str) -> Answer:
     """List the runs of one node."""
     around = frame(ui, ref, "runs")
