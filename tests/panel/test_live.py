@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from tests.panel.fakes import World, services
+from tests.panel.webapp import COOKIE, make_app
 
 from narthex_operator.errors import LimitedError, NotSignedInError, UnreachableError
 from narthex_panel.live import Events, Live, Shared, changed_rows
-from tests.panel.fakes import World, services
-from tests.panel.webapp import COOKIE, make_app
 
 
 class Clock:
@@ -122,7 +122,11 @@ def test_a_stream_tells_of_problems_and_goes_on(live: Live) -> None:
         lambda: {"rows": 2},
         lambda: None,
     ]
-    chunks = list(live.stream(lambda: answers.pop(0)(), still_allowed=always))
+
+    def look() -> Events | None:
+        return answers.pop(0)()
+
+    chunks = list(live.stream(look, still_allowed=always))
     assert [name for name, _ in events(chunks)] == ["rows", "problem", "rows", "ended"]
 
 

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 from flask.testing import FlaskClient
+from tests.panel.fakes import World
 
 from narthex_operator.services.views import LogLine
 from narthex_panel.pages.logs import after_cursor
-from tests.panel.fakes import World
 
 
 def line(ns: int, text: str) -> LogLine:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from tests.panel.fakes import World
 from typing_extensions import override
 
 from narthex_exporter.contract.wire import RunState
 from narthex_operator.services.access import Role
 from narthex_panel.pages import PAGES
-from tests.panel.fakes import World
 
 GOLDEN = Path(__file__).parent / "golden_pages.txt"
 FRAGMENT = {"HX-Request": "true"}
@@ -128,8 +128,8 @@ def test_a_stale_or_missing_figure_is_never_shown_as_zero_or_as_well(
     client: FlaskClient, world: World
 ) -> None:
     text = client.get("/").text
-    stale = re.search(r'<tr data-row="0{15}4".*?</tr>', text, re.S)
-    down = re.search(r'<tr data-row="0{15}6".*?</tr>', text, re.S)
+    stale = re.search(r'<tr data-row="0{15}4".*?</tr>', text, re.DOTALL)
+    down = re.search(r'<tr data-row="0{15}6".*?</tr>', text, re.DOTALL)
     assert stale is not None
     assert down is not None
     assert "Stale since" in stale.group()
@@ -156,7 +156,7 @@ def test_a_viewer_sees_disabled_buttons_with_the_reason(client: FlaskClient, wor
 def test_what_the_product_itself_runs_has_no_levers(client: FlaskClient) -> None:
     text = client.get("/nodes/web-1/processes").text
     for pid, why in ((900, "part of Narthex"), (2, "thread of the kernel"), (1, "system itself")):
-        row = re.search(rf'<tr data-row="{pid}-.*?</tr>', text, re.S)
+        row = re.search(rf'<tr data-row="{pid}-.*?</tr>', text, re.DOTALL)
         assert row is not None
         assert why in row.group()
         assert "hx-get" not in row.group()
