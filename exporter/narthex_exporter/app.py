@@ -193,10 +193,10 @@ def run(exporter: Exporter) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     watchdog = watchdog_seconds()
-    exporter.start()
-    log.info("exporter.ready")
-    notify("READY=1")
     try:
+        exporter.start()
+        log.info("exporter.ready")
+        notify("READY=1")
         while not stopping.is_set():
             wake.wait(watchdog / 2 if watchdog else _TICK_SECONDS)
             wake.clear()

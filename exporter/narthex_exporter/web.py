@@ -6,6 +6,7 @@ import gzip
 import html
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ Families = Callable[[], Iterable[MetricFamily]]
 
 _SCRAPERS: Final = frozenset({Role.SCRAPE, Role.OPERATOR})
 _ACTORS: Final = frozenset({Role.OPERATOR})
+_VERSION: Final = re.compile(r";\s*version\s*=\s*([^;\s]*)")
+_VERSIONS: Final = frozenset({"0.0.1", "0.0.4", "1.0.0"})
 _TEXT: Final = "text/plain; charset=utf-8"
 # Level 9, gzip's default, costs six times as much for two per cent.
 _GZIP_LEVEL: Final = 5
@@ -203,7 +206,7 @@ class Web:
             return text(503, f"{self.max_requests} scrapes are under way, which is the limit")
         try:
             families = self._families(wanted)
-            encode, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+            encode, content_type = choose_encoder(_known_formats(environ.get("HTTP_ACCEPT", "")))
             body = encode(_Page(families, frozenset(query.get("name[]", []))))
         finally:
             self._slots.release()
@@ -235,6 +238,15 @@ class Web:
                 ("X-Content-Type-Options", "nosniff"),
             ),
         )
+
+
+def _known_formats(accept: str) -> str:
+    """Leave out versions that do not exist: the library would claim, or stumble over, them."""
+    return ",".join(
+        part
+        for part in accept.split(",")
+        if (found := _VERSION.search(part)) is None or found[1] in _VERSIONS
+    )
 
 
 def _accepts_gzip(header: str) -> bool:

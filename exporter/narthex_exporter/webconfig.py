@@ -45,6 +45,8 @@ _Header = Literal[
     "X-XSS-Protection",
 ]
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+# What an unknown user's password is compared with, so that it takes as long: of random bytes.
+_NOBODY: Final = "$2b$10$SGbeQJZvH7DF16tzZKd4mO3STfKdiYccXnZNb61C1utwWqNVZ6HbC"
 _MAX_BYTES: Final = 256 * 1024
 
 
@@ -273,13 +275,11 @@ class Passwords:
         self._remembered = remembered
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(at_once)
-        # What an unknown user's password is compared with, so that it takes as long.
-        self._nobody = bcrypt.hashpw(os.urandom(16), bcrypt.gensalt(10)).decode()
         self._salt = os.urandom(16)
 
     def right(self, users: dict[str, str], user: str, password: str) -> bool:
         """Tell whether ``user`` may come in with ``password``."""
-        hashed = users.get(user, self._nobody)
+        hashed = users.get(user, _NOBODY)
         secret = password.encode()
         mark = hmac.digest(
             self._salt, b"\0".join((hashed.encode(), user.encode(), secret)), hashlib.sha256

@@ -51,7 +51,7 @@ def parse_mountinfo(data: bytes) -> list[Mount]:
             continue
         rest = words.index(b"-", 6) + 1
         major, _, minor = words[2].decode("ascii", "replace").partition(":")
-        source, options = words[rest + 1], words[rest + 2] if len(words) > rest + 2 else b""
+        source, options = words[rest + 1], words[rest + 2]
         found.append(
             Mount(
                 id=int(words[0]) if words[0].isdigit() else 0,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from narthex_exporter.collectors import COLLECTORS
 from narthex_exporter.collectors.scrape import Scraper
@@ -53,6 +55,12 @@ def test_readonly_is_told_for_mount_and_superblock(
 ) -> None:
     (mount,) = parse_mountinfo(b"1 2 3:4 / /x " + options + b" - ext4 dev " + superblock)
     assert mount.readonly is readonly
+
+
+@given(st.lists(st.binary(max_size=60) | st.sampled_from([b" - ", b"1 2 3:4 / /x rw - a b c"])))
+def test_no_bytes_break_the_parser(parts: list[bytes]) -> None:
+    for mount in parse_mountinfo(b" ".join(parts)):
+        assert isinstance(mount.point, str)
 
 
 def test_a_hundred_thousand_mounts_are_read_in_seconds() -> None:

@@ -45,6 +45,22 @@ def test_openmetrics_is_given_where_asked(site: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "accept",
+    [
+        "text/plain;version=x",
+        "application/openmetrics-text;version=9.0",
+        "application/openmetrics-text;version=",
+        ";;;,,,",
+        "application/openmetrics-text;version=0.0.1,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+    ],
+)
+def test_an_odd_wish_gets_plain_text(site: Any, accept: str) -> None:
+    answer = site.ask("/metrics", headers={"Accept": accept})
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "node_load1" in names(answer.text)
+
+
+@pytest.mark.parametrize(
     ("accept", "zipped"),
     [("gzip", True), ("deflate, gzip;q=0.5", True), ("*", True), ("gzip;q=0", False), ("", False)],
 )

@@ -1,0 +1,31 @@
+"""What the exporter tells of itself."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+from narthex_exporter.selfmetrics import Certificates, Requests
+
+
+def test_the_expiry_of_a_certificate_follows_its_file(authority: Any, tmp_path: Path) -> None:
+    path = tmp_path / "node.pem"
+    watched = Certificates(lambda: [path, tmp_path / "absent.pem"])
+    assert not list(watched.samples())
+    path.write_bytes(authority.leaf(file="short").cert.read_bytes())
+    (first,) = watched.samples()
+    assert first.values == (str(path), "CN=one")
+    path.write_bytes(authority.leaf(ends=dt.timedelta(hours=5), file="long").cert.read_bytes())
+    (second,) = watched.samples()
+    assert second.value - first.value > 3 * 3600
+    path.write_bytes(b"no certificate")
+    assert not list(watched.samples())
+
+
+def test_requests_are_counted_by_code_and_handler() -> None:
+    requests = Requests()
+    for code in ("200", "200", "500"):
+        requests.count(code=code, handler="/metrics")
+    assert {sample.values: sample.value for sample in requests.samples()} == {
+        ("200", "/metrics"): 2,
+        ("500", "/metrics"): 1,
+    }
