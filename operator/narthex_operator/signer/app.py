@@ -146,7 +146,7 @@ class SignerApp:
                 raise SignerRefusalError(f"the name {name!r} is not one of this cluster's")
             if f".node.{self.store.cluster}." in name:
                 raise SignerRefusalError(f"the name {name!r} is a node's")
-        if request.role != Role.SERVER and (names or request.addresses):
+        if request.role != "server" and (names or request.addresses):
             raise SignerRefusalError(f"a certificate for the role {request.role} has no names")
         leaf = Leaf(
             role=Role(request.role),
