@@ -111,18 +111,17 @@ class Live:
         ``still_allowed`` raises NotSignedInError once whoever watches no longer may.
         """
         started = checked = spoken = self.clock()
+        failing = ""
         yield "retry: 3000\n\n"
         while self.clock() - started < self.lifetime_seconds:
             try:
                 if self.clock() - checked >= SESSION_CHECK_SECONDS:
                     checked = self.clock()
                     still_allowed()
-                events = look()
+                events, failing = _look(look, failing)
             except NotSignedInError:
                 yield encode("ended", {"reason": "signed-out"})
                 return
-            except OperatorError as error:
-                events = {"problem": {"message": str(error), "hint": error.hint}}
             if events is None:
                 yield encode("ended", {"reason": "final"})
                 return
@@ -134,3 +133,17 @@ class Live:
                 spoken = self.clock()
                 yield ": still here\n\n"
             self.sleep(self.shared.interval_seconds)
+
+
+def _look(look: Callable[[], Events | None], failing: str) -> tuple[Events | None, str]:
+    """Look once; a problem is told when it begins, changes and ends, not at each look."""
+    try:
+        events = look()
+    except NotSignedInError:
+        raise
+    except OperatorError as error:
+        told = str(error)
+        return ({} if told == failing else {"problem": {"message": told}}), told
+    if failing and events is not None:
+        return {"recovered": {}, **events}, ""
+    return events, ""

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 from tests.panel.fakes import World, services
 from tests.panel.webapp import make_app
+from typing_extensions import override
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from narthex_exporter.contract.wire import RunState
@@ -52,7 +53,8 @@ HOSTILE = (
 
 
 class QuietHandler(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - the base's name
+    @override
+    def log(self, type: str, message: str, *args: object) -> None:
         """Keep the test's output for the test."""
 
 
@@ -86,7 +88,6 @@ def site() -> Iterator[Site]:
     live = Live(shared=Shared(interval_seconds=0.3), lifetime_seconds=20.0)
     app = make_app(services(world), live=live)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=QuietHandler)
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield Site(f"http://127.0.0.1:{server.server_port}", world)

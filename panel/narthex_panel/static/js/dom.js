@@ -6,6 +6,13 @@ export function rowsFrom(html) {
   return [...parsed.querySelectorAll("tr[data-row]")].map((row) => document.importNode(row, true));
 }
 
+/** Parse the rows of a page's table; null for a page without one. */
+export function tableFrom(html) {
+  const body = new DOMParser().parseFromString(html, "text/html").querySelector("tbody[data-rows]");
+  if (!body) return null;
+  return [...body.querySelectorAll(":scope > tr[data-row]")].map((row) => document.importNode(row, true));
+}
+
 /** Parse a rendered part of a page; returns its nodes. */
 export function nodesFrom(html) {
   const parsed = new DOMParser().parseFromString(html, "text/html");

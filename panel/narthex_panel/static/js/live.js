@@ -36,6 +36,7 @@ class Stream {
     source.addEventListener("problem", (event) => {
       this.say("problem", JSON.parse(event.data).message);
     });
+    source.addEventListener("recovered", () => this.say("live", text("live")));
     source.addEventListener("ended", (event) => {
       this.close();
       this.over = true;
@@ -66,10 +67,23 @@ class Stream {
   }
 }
 
-/** Replace a part of the page, unless a person is in the middle of it. */
+const waiting = new Map();
+
+/** Replace a part of the page, unless a person is in the middle of it or points at its levers. */
 function fill(id, html) {
   const place = document.querySelector(`[data-part="${CSS.escape(id)}"]`);
   if (!place) return;
+  if (place.hasAttribute("data-hold") && place.matches(":hover")) {
+    if (!waiting.has(id)) {
+      place.addEventListener("pointerleave", () => {
+        const latest = waiting.get(id);
+        waiting.delete(id);
+        fill(id, latest);
+      }, { once: true });
+    }
+    waiting.set(id, html);
+    return;
+  }
   if (place.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) return;
   const opened = [...place.querySelectorAll("details[open]")].map((one) => one.id).filter(Boolean);
   const focused = place.contains(document.activeElement) ? document.activeElement.id : "";

@@ -49,7 +49,7 @@ class Table {
       const old = this.row(row.dataset.row);
       if (!old) this.body.append(row);
       else if (old.contains(document.activeElement)) this.fill(old, row);
-      else old.replaceWith(row);
+      else if (!same(old, row)) old.replaceWith(row);
       announce(this.row(row.dataset.row));
     }
     for (const key of removed) {
@@ -161,6 +161,17 @@ class Table {
   }
 }
 
+/** Tell whether a row says what it said: ages and times shown by the browser do not count. */
+function same(old, row) {
+  const plain = (one) => {
+    const copy = one.cloneNode(true);
+    for (const time of copy.querySelectorAll("time")) { time.textContent = ""; time.removeAttribute("title"); }
+    copy.hidden = false;
+    return copy;
+  };
+  return plain(old).isEqualNode(plain(row));
+}
+
 /** Read what a row is sorted by in a column; null for what is not known. */
 function value(row, column) {
   let at = 0;
@@ -183,7 +194,7 @@ function compare(a, b) {
 
 export function attach(root = document) {
   for (const element of root.querySelectorAll("[data-table]")) {
-    if (!tables.has(element)) tables.set(element, new Table(element));
+    if (!tables.has(element) && element.querySelector("[data-rows]")) tables.set(element, new Table(element));
   }
   for (const element of tables.keys()) if (!element.isConnected) tables.delete(element);
 }
