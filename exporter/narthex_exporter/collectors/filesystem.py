@@ -47,11 +47,23 @@ FS_TYPES_EXCLUDE = pattern_option(
     r"|erofs|sysfs|tracefs)$",
     "Filesystem types to leave out.",
 )
-MOUNT_TIMEOUT = Option(
-    "mount-timeout", "1", float, "Seconds to wait for one mount before it counts as stuck."
-)
 # All mounts together: less than the shortest scrape timeout that we configure.
 _TOTAL_SECONDS = 2.0
+
+
+def _timeout(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= _TOTAL_SECONDS:
+        raise ValueError(f"not more than 0 and at most {_TOTAL_SECONDS:g} seconds")
+    return seconds
+
+
+MOUNT_TIMEOUT = Option(
+    "mount-timeout",
+    "1",
+    _timeout,
+    "Seconds to wait for one mount before it counts as stuck; at most 2.",
+)
 
 
 @collector(

@@ -107,15 +107,19 @@ def test_a_wrong_file_is_told(
     assert not configured
 
 
-def test_a_wrong_expression_is_told_by_its_flag(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("mount-points-exclude", "("), ("mount-timeout", "9"), ("mount-timeout", "nan")],
+)
+def test_a_wrong_setting_is_told_by_its_flag(tmp_path: Path, flag: str, value: str) -> None:
     web = tmp_path / "web.yml"
     web.write_text("")
     done = call(
         "--web.config.file", str(web), "--state.dir", str(tmp_path),
-        "--collector.filesystem.mount-points-exclude", "(",
+        f"--collector.filesystem.{flag}", value,
     )  # fmt: skip
     assert done.exit_code == 1
-    assert "mount-points-exclude" in done.output
+    assert flag in done.output
 
 
 def test_every_collector_can_be_turned_on_and_off() -> None:
