@@ -5,6 +5,7 @@ import http.client
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ from narthex_exporter import app, commands, logfmt, notify
 from narthex_exporter.cli import main
 from narthex_exporter.collectors import COLLECTORS
 from narthex_exporter.collectors.filesystem import MOUNT_POINTS_EXCLUDE
+from narthex_exporter.transport.identity import Role
+from narthex_exporter.transport.tls import client_context
 
 
 @pytest.fixture
@@ -144,7 +147,7 @@ class Process:
             [
                 sys.executable, "-Im", "narthex_exporter", "exporter",
                 "--web.listen-address", f"127.0.0.1:{self.port}",
-                "--web.config.file", str(self.web), "--state.dir", str(folder), *arguments,
+                *(arguments or ("--web.config.file", str(self.web), "--state.dir", str(folder))),
             ],
             env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "400000"},
             stderr=log,
@@ -155,10 +158,13 @@ class Process:
         while self.socket.recv(100) != state:
             pass
 
-    def ask(self, path: str) -> str:
-        with contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        ) as connection:
+    def ask(self, path: str, context: ssl.SSLContext | None = None) -> str:
+        connection = (
+            http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=context)
+            if context
+            else http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        )
+        with contextlib.closing(connection):
             connection.request("GET", path)
             return connection.getresponse().read().decode()
 
@@ -203,6 +209,22 @@ def test_a_process_starts_reloads_drains_and_ends(process: Process, tmp_path: Pa
     process.wait_for(b"STOPPING=1")
     assert process.process.wait(15) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_an_enrolled_process_answers_its_cluster(
+    tmp_path: Path, state: Path, authority: Any
+) -> None:
+    process = Process(tmp_path, "--state.dir", str(state))
+    try:
+        process.wait_for(b"READY=1")
+        context = client_context(authority.leaf(Role.SCRAPE, "prometheus"))
+        text = process.ask("/metrics", context)
+        assert "narthex_certificate_renewals_total" in text
+        assert f'path="{state}/pki/node.pem"' in text
+        process.process.send_signal(signal.SIGTERM)
+        assert process.process.wait(15) == 0
+    finally:
+        process.close()
 
 
 def test_a_taken_port_is_told_without_a_traceback(tmp_path: Path) -> None:
