@@ -280,7 +280,7 @@ class AccountService:
             session.flush()
             self.audit.record(
                 session, actor=actor, event="token.created", resource=f"token/{key}",
-                details={"name": name, "role": role, "days": round(lifetime.total_seconds() / 86400, 2)},
+                details={"name": name, "role": role, "expires_at": (now + lifetime).isoformat()},
             )  # fmt: skip
         return f"nok_{key}_{secret}"
 

@@ -1,0 +1,278 @@
+"""``narthex operator``, ``signer``, ``node``, ``user`` and ``token``."""
+
+import getpass
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.logfmt import LEVELS, Format, set_up
+from narthex_exporter.transport.server import Limits, Listener, Server
+from narthex_operator.config import OperatorConfig, load_operator_config
+from narthex_operator.services.access import Actor, Role, local_actor
+from narthex_operator.services.bootstrap import CoreServices, open_services
+from narthex_operator.signer.app import MAX_BODY_BYTES, SignerApp
+from narthex_operator.signer.keystore import open_key_store
+from narthex_operator.signer.ledger import Ledger
+from narthex_operator.signer.peers import listen_for
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Duration(click.ParamType):
+    """A time such as ``30m``, ``24h`` or ``90d``."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Read a number with its unit."""
+        if isinstance(value, timedelta):
+            return value
+        number, unit = str(value)[:-1], str(value)[-1:]
+        if not number.isascii() or not number.isdigit() or len(number) > 6 or unit not in _UNITS:  # noqa: PLR2004
+            self.fail(f"{value!r} is not a time such as 30m, 24h or 90d", param, ctx)
+        return timedelta(seconds=int(number) * _UNITS[unit])
+
+
+def _config_option(command: Command) -> Command:
+    return click.option(
+        "--config.file",
+        "config_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The operator's configuration; by default $NARTHEX_HOME/operator.yaml.",
+    )(command)
+
+
+def _log_options(command: Command) -> Command:
+    level = click.option(
+        "--log.level", "log_level", type=click.Choice(LEVELS), default="info", show_default=True
+    )
+    form = click.option(
+        "--log.format",
+        "log_format",
+        type=click.Choice(["logfmt", "json"]),
+        default="logfmt",
+        show_default=True,
+    )
+    return level(form(command))
+
+
+@click.group(invoke_without_command=True)
+@_config_option
+@_log_options
+@click.pass_context
+def operator(
+    ctx: click.Context, config_file: Path | None, log_level: str, log_format: Format
+) -> None:
+    """Run the operator: accounts, nodes, runs, API and panel."""
+    if ctx.invoked_subcommand is not None:
+        return
+    set_up(level=log_level, form=log_format, component="operator")
+    config = _load(config_file)
+    # Loaded here alone: the other commands need no web application.
+    from narthex_operator.app import serve  # noqa: PLC0415
+
+    serve(config)
+
+
+@click.command()
+@click.option(
+    "--state.dir",
+    "state_dir",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where its keys and its audit are; made at the first start, closed to others.",
+)
+@click.option(
+    "--socket",
+    "socket_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The Unix socket to listen on.",
+)
+@click.option(
+    "--allow-uid", multiple=True, type=int, help="Another user who may ask, by uid; repeatable."
+)
+@click.option("--init", is_flag=True, help="Make the keys where there are none, then end.")
+@_log_options
+def signer(
+    *,
+    state_dir: Path,
+    socket_path: Path,
+    allow_uid: tuple[int, ...],
+    init: bool,
+    log_level: str,
+    log_format: Format,
+) -> None:
+    """Run the signer: the only holder of the CA key and the ticket keys."""
+    set_up(level=log_level, form=log_format, component="signer")
+    store = open_key_store(state_dir)
+    try:
+        if init:
+            click.echo(f"cluster  {store.cluster}\nca pin   {store.pin}")
+            return
+        ledger = Ledger(state_dir / "audit.jsonl")
+        sock = listen_for(socket_path, uids=frozenset(allow_uid))
+        limits = Limits(connections=64, body_bytes=MAX_BODY_BYTES)
+        app = SignerApp(store=store, ledger=ledger)
+        with Server(app=app, listeners=[Listener(sock=sock)], limits=limits):
+            _wait_for_signal()
+        socket_path.unlink(missing_ok=True)
+        ledger.close()
+    finally:
+        store.close()
+
+
+@click.group()
+def node() -> None:
+    """Add, list, approve and remove nodes."""
+
+
+@node.command("add")
+@click.argument("name")
+@click.option(
+    "--address",
+    required=True,
+    metavar="IP:PORT",
+    help="Where operator and Prometheus will reach the node's exporter.",
+)
+@click.option("--ttl", type=Duration(), default="30m", show_default=True, help="At most 60m.")
+@_config_option
+def node_add(name: str, address: str, ttl: timedelta, config_file: Path | None) -> None:
+    """Make a one-time token and print the line to paste on the new node."""
+    with _services(config_file) as (services, actor):
+        join = services.nodes.add(actor, name=name, address=address, lifetime=ttl)
+    click.echo(f"On {name}, in a copy of the repository, until {join.expires_at:%H:%M} UTC:\n")
+    click.echo(f"  {join.command}\n")
+    click.echo("Then compare the six words that it prints with those of")
+    click.echo(f"  narthex node list\nand allow actions with\n  narthex node approve {name}")
+
+
+@node.command("list")
+@_config_option
+def node_list(config_file: Path | None) -> None:
+    """List nodes with their state and the six words of their keys."""
+    with _services(config_file) as (services, actor):
+        for found in services.nodes.list(actor):
+            state = "approved" if found.state == "up" else found.state
+            click.echo(f"{found.name:<24} {state:<9} {found.address:<22} {found.fingerprint}")
+
+
+@node.command("approve")
+@click.argument("name")
+@_config_option
+def node_approve(name: str, config_file: Path | None) -> None:
+    """Let actions reach a node, once its six words are the same here and there."""
+    with _services(config_file) as (services, actor):
+        found = services.nodes.approve(actor, name)
+    click.echo(f"approved {found.name}: {found.fingerprint}")
+
+
+@node.command("remove")
+@click.argument("name")
+@_config_option
+def node_remove(name: str, config_file: Path | None) -> None:
+    """Refuse a node's certificate and stop its scrape; its history stays."""
+    with _services(config_file) as (services, actor):
+        found = services.nodes.remove(actor, name)
+    click.echo(f"removed {found.name}")
+
+
+@click.group()
+def user() -> None:
+    """Add users, give them new first passwords, unlock and list them."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--role", type=click.Choice(list(Role)), default=Role.VIEWER, show_default=True)
+@_config_option
+def user_add(name: str, role: str, config_file: Path | None) -> None:
+    """Add a user and print a first password, to be changed at the first sign-in."""
+    with _services(config_file) as (services, actor):
+        password = services.accounts.add_user(actor, name=name, role=role, password=None)
+    click.echo(f"user      {name}\npassword  {password}")
+
+
+@user.command("passwd")
+@click.argument("name")
+@_config_option
+def user_passwd(name: str, config_file: Path | None) -> None:
+    """Print a new first password; the user's sessions end."""
+    with _services(config_file) as (services, actor):
+        password = services.accounts.reset_password(actor, name=name)
+    click.echo(f"user      {name}\npassword  {password}")
+
+
+@user.command("unlock")
+@click.argument("name")
+@_config_option
+def user_unlock(name: str, config_file: Path | None) -> None:
+    """Forget a user's failed sign-ins."""
+    with _services(config_file) as (services, actor):
+        services.accounts.unlock(actor, name=name)
+    click.echo(f"unlocked {name}")
+
+
+@user.command("list")
+@_config_option
+def user_list(config_file: Path | None) -> None:
+    """List users."""
+    with _services(config_file) as (services, actor):
+        for found in services.accounts.users(actor):
+            seen = found.last_sign_in_at
+            when = f"{seen:%Y-%m-%d %H:%M} UTC" if seen else "never signed in"
+            click.echo(f"{found.name:<24} {found.role:<9} {when}")
+
+
+@click.group()
+def token() -> None:
+    """Make API tokens."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option("--role", type=click.Choice(list(Role)), default=Role.VIEWER, show_default=True)
+@click.option("--ttl", type=Duration(), default="30d", show_default=True, help="At most 90d.")
+@_config_option
+def token_create(name: str, role: str, ttl: timedelta, config_file: Path | None) -> None:
+    """Make an API token and print it, this once."""
+    with _services(config_file) as (services, actor):
+        click.echo(services.accounts.create_token(actor, name=name, role=role, lifetime=ttl))
+
+
+@contextmanager
+def _services(config_file: Path | None) -> Iterator[tuple[CoreServices, Actor]]:
+    services = open_services(_load(config_file))
+    try:
+        yield services, local_actor(getpass.getuser())
+    finally:
+        services.close()
+
+
+def _load(config_file: Path | None) -> OperatorConfig:
+    path = config_file or Path(os.environ.get("NARTHEX_HOME") or "var") / "operator.yaml"
+    if not path.exists():
+        raise NarthexError(
+            f"there is no configuration {path.absolute()}",
+            hint="start the product with script/up, or name it with --config.file",
+        )
+    return load_operator_config(path)
+
+
+def _wait_for_signal() -> None:
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: done.set())
+    done.wait()
