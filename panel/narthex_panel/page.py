@@ -38,6 +38,13 @@ class Ui:
         return actor
 
     @property
+    def account(self) -> SessionView:
+        """The session of whoever asks. Raises NotSignedInError for who has none."""
+        if self.session is None:
+            raise NotSignedInError("this needs a person's session", hint="sign in in a browser")
+        return self.session
+
+    @property
     def is_fragment(self) -> bool:
         """Tell whether htmx asks for a part of a page."""
         return request.headers.get(FRAGMENT_HEADER) == "true"

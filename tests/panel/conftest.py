@@ -23,5 +23,5 @@ def client(world: World) -> Iterator[FlaskClient]:
     app = make_app(services(world))
     with app.test_client() as made:
         made.set_cookie(COOKIE, "session-token", domain="localhost", secure=True)
-        made.environ_base["wsgi.url_scheme"] = "https"
+        made.environ_base["HTTP_SEC_FETCH_SITE"] = "same-origin"
         yield made

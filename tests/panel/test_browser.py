@@ -174,7 +174,7 @@ def test_a_session_that_ended_leads_to_the_sign_in(site: Site, context: BrowserC
     page.goto(f"{site.url}/nodes/web-1/services")
     site.world.ended_sessions.add("t")
     page.locator('tr[data-row="nginx.service"]').get_by_text("Restart").click()
-    page.wait_for_url("**/sign-in")
+    page.wait_for_url("**/sign-in?next=/nodes/web-1/services")
 
 
 @pytest.mark.parametrize(("language", "theme"), [("en-GB", "light"), ("ru-RU", "dark")])

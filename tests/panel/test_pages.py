@@ -281,7 +281,7 @@ def test_signing_out_ends_the_session(client: FlaskClient, world: World) -> None
     reply = client.post("/sign-out", data=CSRF)
     assert reply.headers["Location"] == "/sign-in"
     assert world.ended_sessions == {"session-token"}
-    assert client.get("/").headers["Location"] == "/sign-in"
+    assert client.get("/").headers["Location"] == "/sign-in?next=/"
 
 
 def test_a_new_password_gives_a_new_session(client: FlaskClient, world: World) -> None:
@@ -345,7 +345,7 @@ def test_errors_carry_cause_next_step_and_an_id(client: FlaskClient) -> None:
     page = client.get("/nodes/nowhere/overview")
     assert page.status_code == 404
     assert "see the list of nodes" in page.text
-    assert "req-0001" in page.text
+    assert page.headers["X-Request-ID"] in page.text
     assert faults(page.text) == []
     part = client.get("/nodes/nowhere/overview", headers=FRAGMENT).text
     assert "<html" not in part

@@ -16,7 +16,7 @@ page: Final = Page(name="password", title=lazy_gettext("Change password"), permi
 @page.get("/password")
 def show(ui: Ui) -> Answer:
     """Show the form."""
-    return ui.render("password.html", problem=None)
+    return ui.render("password.html", account=ui.account, problem=None)
 
 
 @page.post("/password")
@@ -25,17 +25,17 @@ def change(ui: Ui) -> Answer:
     new = request.form.get("new", "")
     if new != request.form.get("again", ""):
         differ = InvalidError(gettext("The new passwords differ: type the same one twice."))
-        return ui.render("password.html", problem=differ), differ.status
+        return ui.render("password.html", account=ui.account, problem=differ), differ.status
     try:
         token = ui.services.accounts.change_password(
             ui.actor, request.cookies.get(COOKIE, ""), old=request.form.get("old", ""), new=new
         )
     except (InvalidError, ConflictError, NotSignedInError) as error:
-        return ui.render("password.html", problem=error), error.status
+        return ui.render("password.html", account=ui.account, problem=error), error.status
     response = see_other("/settings?saved=password" if not _forced(ui) else "/")
     keep_session(response, token)
     return response
 
 
 def _forced(ui: Ui) -> bool:
-    return ui.session is not None and ui.session.must_change_password
+    return ui.account.must_change_password

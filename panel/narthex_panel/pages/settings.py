@@ -32,6 +32,7 @@ def show(ui: Ui) -> Answer:
             problem = error
     return ui.render(
         "settings.html",
+        account=ui.account,
         parts=parts,
         problem=problem,
         themes=THEMES,
