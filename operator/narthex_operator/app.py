@@ -1,0 +1,310 @@
+"""The operator's composition root: build every part from the configuration, serve, stop."""
+
+import importlib.metadata
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from ssl import TLSVersion
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from narthex_exporter.actions import CATALOGUE as ACTIONS
+from narthex_exporter.contract.spec import Catalogue
+from narthex_exporter.notify import notify
+from narthex_exporter.queries import CATALOGUE as QUERIES
+from narthex_exporter.transport.server import Limits, Listener, Server, WSGIApp, listen_tcp
+from narthex_exporter.transport.tls import ReloadingContext, TLSFiles
+from narthex_operator.api import Machinery
+from narthex_operator.clients.alertmanager import Alertmanager, alertmanager_client
+from narthex_operator.clients.loki import Loki, loki_client
+from narthex_operator.clients.node import NodeClient, operator_files
+from narthex_operator.clients.prometheus import Prometheus, prometheus_client
+from narthex_operator.config import ConfigError, EndpointConfig, OperatorConfig, split_address
+from narthex_operator.errors import DeniedError, OperatorError, UnreachableError
+from narthex_operator.gateway import build_gateway
+from narthex_operator.jobs import Job, scheduler
+from narthex_operator.pipeline import MachineToken, Pipeline, machine_actor
+from narthex_operator.services.access import Actor
+from narthex_operator.services.alerts import AlertService
+from narthex_operator.services.bootstrap import (
+    CoreServices,
+    open_services,
+    read_secret,
+    refresh_certificates,
+)
+from narthex_operator.services.delivery import Delivery
+from narthex_operator.services.fleet import Check, FleetService
+from narthex_operator.services.interfaces import Services
+from narthex_operator.services.logs import LogService
+from narthex_operator.services.runs import RunService
+from narthex_operator.telemetry import build_registry
+from narthex_operator.webapp import create_app
+from narthex_panel import build as build_panel
+from narthex_panel import render_error
+
+log = logging.getLogger(__name__)
+
+CATALOGUE: Final = Catalogue(actions=ACTIONS, queries=QUERIES)
+# Behind a reverse proxy every browser has one address, and each open page one live stream.
+WEB_LIMITS: Final = Limits(connections=512, connections_per_peer=384)
+GATEWAY_LIMITS: Final = Limits(body_bytes=4 << 20, connections=1024, connections_per_peer=128)
+DRAIN_SECONDS: Final = 10.0
+_RECONCILE_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 15.0
+_CERTIFICATE_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clients:
+    """Whom the operator asks."""
+
+    nodes: NodeClient
+    prometheus: Prometheus
+    alertmanager: Alertmanager
+    logs: Loki
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the operator is made of, before it listens."""
+
+    config: OperatorConfig
+    version: str
+    core: CoreServices
+    clients: Clients
+    delivery: Delivery
+    alerts: AlertService
+    services: Services
+
+    def application(self) -> WSGIApp:
+        """Build the web application."""
+        registry, durations = build_registry(
+            self.core.database, version=self.version, watchdog_at=lambda: self.alerts.watchdog_at
+        )
+        pipeline = Pipeline(
+            accounts=self.core.accounts,
+            origin=self.config.web.external_url,
+            hosts=self.config.web.hosts,
+            machines=(
+                MachineToken(token=read_secret(self.config.secrets_dir, "sd.token"),
+                             actor=machine_actor("prometheus")),
+                MachineToken(token=read_secret(self.config.secrets_dir, "webhook.token"),
+                             actor=machine_actor("alertmanager")),
+            ),
+            render_error=render_error,
+            denied=self.note_denial,
+            durations=durations,
+        )  # fmt: skip
+        machinery = Machinery(
+            enrolment=self.core.nodes,
+            registry=registry,
+            refresh_seconds=max(3, self.config.scrape_interval_seconds),
+            amiss=self.amiss,
+        )
+        return create_app(
+            self.services,
+            machinery=machinery,
+            pipeline=pipeline,
+            catalogue=CATALOGUE,
+            version=self.version,
+            panel=lambda services: build_panel(services, version=self.version),
+        )
+
+    def jobs(self) -> tuple[Job, ...]:
+        """Name what is done in the background."""
+        return (
+            Job(name="reconcile", seconds=_RECONCILE_SECONDS, run=self.delivery.reconcile),
+            Job(name="alerts", seconds=_POLL_SECONDS, run=self.alerts.poll),
+            Job(name="checkpoint", seconds=_RECONCILE_SECONDS, run=self._checkpoint),
+            Job(name="certificates", seconds=_CERTIFICATE_SECONDS, run=self._renew),
+            Job(name="sessions", seconds=_CERTIFICATE_SECONDS,
+                run=self.core.accounts.forget_old_sessions),
+        )  # fmt: skip
+
+    def amiss(self) -> str:
+        """Say why the operator cannot do its work; empty when it can."""
+        try:
+            self.core.signer.ca()
+            self.core.audit.head()
+        except (OperatorError, SQLAlchemyError) as error:
+            return " ".join(str(error).split())[:300]
+        return ""
+
+    def note_denial(self, actor: Actor, what: str, error: DeniedError) -> None:
+        """Write down who was refused what."""
+        self.core.audit.note(
+            actor, "permission.denied", outcome="denied", details={"what": what, "why": str(error)}
+        )
+
+    def close(self) -> None:
+        """Stop what works in the background and let go of the database."""
+        self.delivery.stop()
+        self.core.close()
+
+    def _checkpoint(self) -> None:
+        try:
+            self.core.audit.checkpoint()
+        except UnreachableError as error:
+            log.warning("audit.unwitnessed", extra={"error": str(error)})
+
+    def _renew(self) -> None:
+        refresh_certificates(self.config)
+
+
+def build(config: OperatorConfig) -> Parts:
+    """Build every part. Raises NarthexError for what is not there."""
+    version = importlib.metadata.version("narthex")
+    core = open_services(config)
+    try:
+        return _assemble(config, core, version)
+    except BaseException:
+        core.close()
+        raise
+
+
+def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts:
+    database, audit = core.database, core.audit
+    database.upgrade()
+    clients = Clients(
+        nodes=NodeClient(
+            cluster=core.signer.ca().cluster,
+            tls=operator_files(config.pki_dir),
+            signer=core.signer,
+            audit_head=audit.head,
+        ),
+        prometheus=prometheus_client(config.prometheus_url),
+        alertmanager=alertmanager_client(config.alertmanager_url),
+        logs=loki_client(config.logs_url),
+    )
+    delivery = Delivery(database=database, audit=audit, nodes=clients.nodes)
+    alerts = AlertService(
+        database=database,
+        audit=audit,
+        alertmanager=clients.alertmanager,
+        prometheus=clients.prometheus,
+    )
+    services = Services(
+        accounts=core.accounts,
+        nodes=core.nodes,
+        fleet=FleetService(
+            nodes=core.nodes,
+            prometheus=clients.prometheus,
+            scrape_seconds=config.scrape_interval_seconds,
+            checks=_checks(core, clients, alerts),
+        ),
+        runs=RunService(
+            database=database,
+            nodes=core.nodes,
+            client=clients.nodes,
+            audit=audit,
+            delivery=delivery,
+            catalogue=CATALOGUE,
+        ),
+        audit=audit,
+        alerts=alerts,
+        logs=LogService(nodes=core.nodes, loki=clients.logs),
+    )
+    return Parts(
+        config=config,
+        version=version,
+        core=core,
+        clients=clients,
+        delivery=delivery,
+        alerts=alerts,
+        services=services,
+    )
+
+
+def serve(config: OperatorConfig) -> None:
+    """Run the operator until SIGTERM or SIGINT. Raises NarthexError when it cannot start."""
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stopped.set())
+    with running(config):
+        notify("READY=1")
+        log.info("operator.ready", extra={"url": config.web.external_url})
+        while not stopped.wait(60.0):
+            pass
+        notify("STOPPING=1")
+    log.info("operator.stopped")
+
+
+@contextmanager
+def running(config: OperatorConfig) -> Iterator[Parts]:
+    """Listen and work in the background while the context is open."""
+    _refuse_debugging(os.environ)
+    with ExitStack() as stack:
+        parts = build(config)
+        stack.callback(parts.close)
+        web = _server(
+            parts.application(), config.web, minimum=TLSVersion.TLSv1_2, limits=WEB_LIMITS
+        )
+        stack.callback(web.stop, drain_seconds=DRAIN_SECONDS)
+        gateway = _server(
+            build_gateway(nodes=parts.core.nodes, logs_url=config.logs_url),
+            config.gateway,
+            ca=config.pki_dir / "ca.pem",
+            cluster=parts.core.signer.ca().cluster,
+            limits=GATEWAY_LIMITS,
+        )
+        stack.callback(gateway.stop, drain_seconds=DRAIN_SECONDS)
+        for server in (web, gateway):
+            server.start()
+        background = scheduler(parts.jobs())
+        background.start()
+        stack.callback(background.shutdown, wait=True)
+        yield parts
+
+
+def _server(
+    app: WSGIApp,
+    endpoint: EndpointConfig,
+    *,
+    limits: Limits,
+    minimum: TLSVersion = TLSVersion.TLSv1_3,
+    ca: Path | None = None,
+    cluster: str | None = None,
+) -> Server:
+    files = TLSFiles(cert=endpoint.cert_file, key=endpoint.key_file, ca=ca)
+    listener = Listener(
+        sock=listen_tcp(*split_address(endpoint.listen)),
+        tls=ReloadingContext(files, minimum=minimum),
+        cluster=cluster,
+        scheme="https",
+    )
+    return Server(app=app, listeners=(listener,), limits=limits)
+
+
+def _checks(core: CoreServices, clients: Clients, alerts: AlertService) -> tuple[Check, ...]:
+    def told(check: Callable[[], object], well: str) -> Callable[[], str]:
+        def look() -> str:
+            check()
+            return well
+
+        return look
+
+    def watchdog() -> str:
+        at = alerts.watchdog_at
+        return f"heard of at {at:%H:%M:%S} UTC" if at else "not heard of since the start"
+
+    return (
+        Check(name="Signer", look=told(core.signer.ticket_keys, "signs")),
+        Check(name="Database", look=told(core.audit.head, "answers")),
+        Check(name="Prometheus", look=told(clients.prometheus.check, "ready")),
+        Check(name="Alertmanager", look=told(clients.alertmanager.check, "ready")),
+        Check(name="Log store", look=told(clients.logs.check, "ready")),
+        Check(name="Watchdog alert", look=watchdog),
+    )
+
+
+def _refuse_debugging(environment: Mapping[str, str]) -> None:
+    """Flask's debugger lets whoever reaches it run code: it must not even be asked for."""
+    wanted = environment.get("FLASK_DEBUG", "").lower()
+    if wanted not in {"", "0", "false", "no"}:
+        raise ConfigError("FLASK_DEBUG is set; the operator never debugs", hint="unset it")

@@ -1,0 +1,173 @@
+"""The client for nodes against a real actor, and against nodes that lie."""
+
+import json
+import os
+import resource
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from narthex_exporter.contract.wire import new_run_id
+from narthex_exporter.queries.host import HostInfo
+from narthex_operator.clients.node import (
+    Asker,
+    InDoubtError,
+    NodeClient,
+    NodeRef,
+    NotUnderstoodError,
+)
+from narthex_operator.errors import ActorOffError, NodeProblemError, UnreachableError
+from narthex_operator.security.signer_client import SignerClient
+from realnode import RealNode, node_client
+
+ASKER = Asker(id="user:1")
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+@pytest.fixture
+def node(tmp_path: Path, signer: SignerClient) -> RealNode:
+    return RealNode(tmp_path / "node", signer)
+
+
+@pytest.fixture
+def client(tmp_path: Path, signer: SignerClient) -> NodeClient:
+    return node_client(tmp_path / "operator-pki", signer)
+
+
+def ref(node: RealNode) -> NodeRef:
+    return NodeRef(id=node.id, name=node.name, address=node.address)
+
+
+def test_a_real_actor_tells_its_manifest(node: RealNode, client: NodeClient) -> None:
+    with node.front(), node.actor():
+        manifest = client.manifest(ref(node), ASKER)
+        again = client.manifest(ref(node), ASKER)
+    assert manifest.node == node.id
+    assert manifest.instance == again.instance == client.instance(node.id)
+
+
+def test_an_actor_that_started_anew_is_asked_with_a_fresh_nonce(
+    node: RealNode, client: NodeClient
+) -> None:
+    with node.front():
+        with node.actor():
+            first = client.manifest(ref(node), ASKER)
+        with node.actor():
+            second = client.manifest(ref(node), ASKER)
+    assert first.instance != second.instance
+
+
+def test_an_actor_that_is_off_is_told_apart(node: RealNode, client: NodeClient) -> None:
+    with node.front(), pytest.raises(ActorOffError) as told:
+        client.manifest(ref(node), ASKER)
+    assert "systemctl enable" in told.value.hint
+
+
+def test_another_node_at_the_address_gets_nothing(
+    tmp_path: Path, signer: SignerClient, client: NodeClient
+) -> None:
+    other = RealNode(tmp_path / "other", signer, id="web-2-aaaaaa", name="web-2")
+    asked: list[object] = []
+
+    def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        asked.append(environ)
+        start("200 OK", [])
+        return []
+
+    with other.front(app):
+        impostor = NodeRef(id="web-1-3fa9c2", name="web-1", address=other.address)
+        with pytest.raises(UnreachableError, match="certificate is refused") as told:
+            client.manifest(impostor, ASKER)
+    assert not isinstance(told.value, InDoubtError)
+    assert not asked
+
+
+def test_the_refusals_of_a_node_keep_their_kind(node: RealNode, client: NodeClient) -> None:
+    with node.front(), node.actor(), pytest.raises(NodeProblemError) as told:
+        client.get_run(ref(node), ASKER, new_run_id())
+    assert told.value.problem.type == "unknown-run"
+    assert told.value.status == 404
+
+
+def lying(reply: Callable[[str], tuple[str, list[tuple[str, str]], Iterable[bytes]]]) -> App:
+    """Give a nonce when asked for one, and whatever else one likes."""
+
+    def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        fresh = [("Replay-Nonce", os.urandom(8).hex()), ("Narthex-Instance", "one")]
+        if environ["PATH_INFO"] == "/api/v1/nonce":
+            start("204 No Content", fresh)
+            return []
+        status, headers, body = reply(environ["PATH_INFO"])
+        start(status, [*fresh, *headers])
+        return body
+
+    return app
+
+
+def streamed() -> Iterator[bytes]:
+    block = bytes(1 << 20)
+    for _ in range(10_240):
+        yield block
+
+
+HOSTILE = {
+    "endless": (streamed, InDoubtError),
+    "not json": (lambda: [b"<script>alert(1)</script>"], NotUnderstoodError),
+    "deep": (lambda: [b"[" * 1_000_000], NotUnderstoodError),
+    "another shape": (lambda: [b'{"id": 1}'], NotUnderstoodError),
+    "not utf-8": (lambda: [b"\xff\xfe\x00"], NotUnderstoodError),
+    "empty": (list, NotUnderstoodError),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_reply_costs_little_and_is_told_in_words(
+    case: str, node: RealNode, client: NodeClient
+) -> None:
+    body, kind = HOSTILE[case]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with node.front(lying(lambda _path: ("200 OK", [], body()))), pytest.raises(kind) as told:
+        client.query(ref(node), ASKER, "host.info", {}, HostInfo)
+    assert "script" not in str(told.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
+
+
+def test_a_node_that_never_accepts_a_nonce_is_asked_twice_at_most(
+    node: RealNode, client: NodeClient
+) -> None:
+    asked: list[str] = []
+
+    def reply(path: str) -> tuple[str, list[tuple[str, str]], Iterable[bytes]]:
+        asked.append(path)
+        body = {"type": "ticket-nonce", "title": "nonce", "status": 401}
+        headers = [("Content-Type", "application/problem+json")]
+        return "401 Unauthorized", headers, [json.dumps(body).encode()]
+
+    with node.front(lying(reply)), pytest.raises(NodeProblemError):
+        client.manifest(ref(node), ASKER)
+    assert len(asked) == 2
+
+
+def test_a_connection_cut_before_the_reply_is_in_doubt(node: RealNode, client: NodeClient) -> None:
+    def reply(_path: str) -> tuple[str, list[tuple[str, str]], Iterable[bytes]]:
+        raise ssl.SSLError("cut")
+
+    def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/api/v1/nonce":
+            return lying(reply)(environ, start)
+        raise OSError("cut")
+
+    sent: list[object] = []
+    with node.front(app), pytest.raises(InDoubtError):
+        client.run(
+            ref(node),
+            ASKER,
+            "process.signal",
+            run_id=new_run_id(),
+            body=b"{}",
+            before_sending=sent.append,
+        )
+    assert len(sent) == 1
