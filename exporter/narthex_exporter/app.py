@@ -301,6 +301,7 @@ def _listeners(
                 tls=tls,
                 cluster=identity.cluster if identity else None,
                 foreign=web_file is not None,
+                own_ca=_pki(config.state_dir).ca if identity else None,
             )
             for address, port in config.listen
         ]

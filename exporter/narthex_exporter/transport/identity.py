@@ -4,9 +4,11 @@ import enum
 import hashlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from narthex_exporter.contract.errors import NarthexError
 
@@ -56,6 +58,16 @@ def spiffe_uri(cluster: str, role: Role, name: str) -> str:
 def node_dns_name(cluster: str, node: str) -> str:
     """Name a node for TLS: what the operator demands of the certificate it meets."""
     return f"{node}.node.{cluster}.{TRUST_ROOT}"
+
+
+def issued_by(der: bytes, ca: Path) -> bool:
+    """Tell whether the authority in the file ``ca`` itself signed a certificate."""
+    try:
+        authority = x509.load_pem_x509_certificate(ca.read_bytes())
+        x509.load_der_x509_certificate(der).verify_directly_issued_by(authority)
+    except (OSError, ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def identify(der: bytes, *, cluster: str | None = None) -> Identity:

@@ -29,7 +29,7 @@ from narthex_exporter.transport.connection import (
     Peer,
     WSGIApp,
 )
-from narthex_exporter.transport.identity import PeerError, identify
+from narthex_exporter.transport.identity import PeerError, identify, issued_by
 from narthex_exporter.transport.tls import ContextSource
 
 log = logging.getLogger(__name__)
@@ -59,13 +59,15 @@ class Listener:
     """One bound socket, with TLS where ``tls`` is given.
 
     Where ``tls`` asks for client certificates, each must name one identity, of ``cluster`` where
-    that is given. With ``foreign`` another CA's certificates are taken too: they are nobody.
+    that is given. With ``foreign`` the CA that lets peers in may be another's, and could write any
+    name: a peer is somebody only if our own CA, in the file ``own_ca``, signed its certificate.
     """
 
     sock: socket.socket
     tls: ContextSource | None = None
     cluster: str | None = None
     foreign: bool = False
+    own_ca: Path | None = None
     scheme: str = "http"
 
 
@@ -295,12 +297,10 @@ class Server:
 def _peer(listener: Listener, sock: socket.socket, address: str) -> Peer:
     """Tell who the peer is. Raises PeerError where it has to be one of ours and is not."""
     der = sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
-    try:
-        identity = identify(der, cluster=listener.cluster) if der else None
-    except PeerError:
-        if not listener.foreign:
-            raise
-        identity = None
+    ours = der is not None and not listener.foreign
+    if der is not None and listener.foreign and listener.own_ca is not None:
+        ours = issued_by(der, listener.own_ca)
+    identity = identify(der, cluster=listener.cluster) if der is not None and ours else None
     own = "" if sock.family == socket.AF_UNIX else address
     return Peer(address=own, identity=identity, certificate=der)
 

@@ -12,6 +12,7 @@ import pytest
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.errors import ConfigError
 from narthex_exporter.transport.identity import Role, spiffe_uri
+from narthex_exporter.transport.tls import TLSFiles
 from narthex_exporter.webconfig import Bucket, Passwords, RateLimit, load_web_config
 
 HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
@@ -141,12 +142,14 @@ def test_certificates_of_another_authority_read_and_never_act(
     path = config(text)
     (path.parent / "ca.pem").write_bytes(stranger.file.read_bytes())
     site = start(web_config=path)
-    from narthex_exporter.transport.tls import TLSFiles
-
-    plain = stranger.leaf(uris=["urn:somebody"], file="plain")
-    files = TLSFiles(cert=plain.cert, key=plain.key, ca=site.authority.file)
-    assert site.ask("/metrics", files=files).status == 200
-    assert site.ask("/api/v1/manifest", files=files).status == 403
+    # The other authority can write our names, too.
+    for given in (
+        stranger.leaf(uris=["urn:somebody"], file="plain"),
+        stranger.leaf(Role.OPERATOR, "false"),
+    ):
+        files = TLSFiles(cert=given.cert, key=given.key, ca=site.authority.file)
+        assert site.ask("/metrics", files=files).status == 200
+        assert site.ask("/api/v1/manifest", files=files).status == 403
 
 
 def test_names_of_clients_can_be_limited(
