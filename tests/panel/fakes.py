@@ -833,7 +833,7 @@ class FakeAlerts:
         self.world.silenced.pop(silence_id.removeprefix("s-"), None)
 
 
-def alert(  # noqa: PLR0917 - a row of the table above
+def alert(
     key: str,
     name: str,
     severity: str,

@@ -169,6 +169,16 @@ def test_a_lost_operator_is_told_and_found_again(site: Site, context: BrowserCon
     page.get_by_text("Live", exact=True).wait_for()
 
 
+def test_the_first_node_appears_on_an_empty_page(site: Site, context: BrowserContext) -> None:
+    site.world.mode = "empty"
+    page = site.open(context)
+    page.goto(f"{site.url}/")
+    page.get_by_text("No node yet").wait_for()
+    site.world.mode = "full"
+    page.locator('tr[data-row="0000000000000001"]').wait_for()
+    assert site.complaints == []
+
+
 def test_a_session_that_ended_leads_to_the_sign_in(site: Site, context: BrowserContext) -> None:
     page = site.open(context)
     page.goto(f"{site.url}/nodes/web-1/services")

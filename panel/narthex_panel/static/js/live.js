@@ -24,7 +24,11 @@ class Stream {
     source.onerror = () => this.lost();
     source.addEventListener("rows", (event) => {
       const data = JSON.parse(event.data);
-      first()?.patch(rowsFrom(Object.values(data.rows).join("")), data.removed, data.order);
+      const table = first();
+      // A page that was empty has no table to put the first row in.
+      if (!table) { location.reload(); return; }
+      table.patch(rowsFrom(Object.values(data.rows).join("")), data.removed, data.order);
+      for (const total of document.querySelectorAll("[data-total]")) total.textContent = data.order.length;
     });
     source.addEventListener("part", (event) => {
       const data = JSON.parse(event.data);

@@ -48,4 +48,8 @@ export function attach(root = document) {
   };
   say("live");
   setTimeout(again, period);
+  // What a run did is shown at once, not at the next turn.
+  for (const name of ["panel:changed", "panel:final"]) {
+    document.addEventListener(name, () => take().catch(() => say("lost")));
+  }
 }
