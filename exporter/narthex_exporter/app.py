@@ -51,8 +51,8 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogsConfig:
-    """Where logs go; without ``push_url`` they go nowhere."""
+class LogShipping:
+    """Where logs go, and which file says what is read; without ``push_url`` they go nowhere."""
 
     push_url: str = ""
     file: Path | None = None
@@ -69,7 +69,7 @@ class Config:
     exporter_metrics: bool = True
     state_dir: Path = Path("/var/lib/narthex")
     actor_socket: Path = Path("/run/narthex/actor.sock")
-    logs: LogsConfig = field(default_factory=LogsConfig)
+    logs: LogShipping = field(default_factory=LogShipping)
     procfs: Path = Path("/proc")
     sysfs: Path = Path("/sys")
     rootfs: Path = Path("/")

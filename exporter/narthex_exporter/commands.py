@@ -157,12 +157,12 @@ def setting_name(collector: str, option: Option[Any]) -> str:
 def exporter(**given: Any) -> None:
     """Report this node's metrics, ship its logs, pass requests to the actor."""
     # Loaded only by the program: `--help` needs none of it.
-    from narthex_exporter.app import Config, LogsConfig, build, run  # noqa: PLC0415
+    from narthex_exporter.app import Config, LogShipping, build, run  # noqa: PLC0415
 
     logfmt.set_up(level=given["level"], form=given["form"], component="exporter")
     if not given["telemetry_path"].startswith("/") or given["telemetry_path"] == "/":
         raise ConfigError("--web.telemetry-path must be a path such as /metrics")
-    logs = LogsConfig(
+    logs = LogShipping(
         push_url="" if given["no_logs"] else given["push_url"], file=given["logs_config"]
     )
     config = Config(
