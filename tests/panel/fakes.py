@@ -9,6 +9,7 @@ from typing import Any
 from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.wire import (
+    FieldError,
     PlannedStep,
     PlanReply,
     RunState,
@@ -314,7 +315,7 @@ class FakeFleet:
                 times=times,
                 query='1 - avg(rate(node_cpu_seconds_total{mode="idle"}[2m]))',
                 series=(
-                    Series(label="used", values=wave(0.3, 0.15, 9)),
+                    Series(label="busy", values=wave(0.3, 0.15, 9)),
                     Series(label="iowait", values=wave(0.03, 0.02, 5)),
                 ),
             ),
@@ -543,7 +544,8 @@ class FakeRuns:
         try:
             checked = action.params.model_validate(dict(params))
         except ValueError as error:
-            raise InvalidError("a parameter is wrong") from error
+            told = (FieldError(path="params.nice", message="should be at most 19"),)
+            raise InvalidError("some fields are not valid", errors=told) from error
         resource = checked.resource
         return PlanView(
             node=self.world.find(ref),

@@ -229,6 +229,15 @@ def test_a_refused_run_shows_the_plan_again_with_the_reason(
     assert world.submitted == []
 
 
+def test_a_wrong_parameter_is_named_beside_the_form(client: FlaskClient) -> None:
+    text = client.get(
+        "/nodes/web-1/actions/process.renice", query_string={**WHICH, "nice": 40}
+    ).text
+    assert "some fields are not valid" in text
+    assert "<code>params.nice</code> should be at most 19" in text
+    assert 'value="40"' in text
+
+
 def test_an_unknown_action_is_not_found(client: FlaskClient) -> None:
     assert client.get("/nodes/web-1/actions/disk.wipe").status_code == 404
 

@@ -31,7 +31,7 @@ RANGES: Final = {
     "24h": timedelta(days=1),
     "7d": timedelta(days=7),
 }
-LEVELS: Final = ("critical", "error", "warning", "notice", "info", "debug")
+LEVELS: Final = ("critical", "error", "warning", "info", "debug")
 LIMIT: Final = 200
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TEXT_CHARACTERS: Final = 1000

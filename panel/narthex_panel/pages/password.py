@@ -5,7 +5,7 @@ from typing import Final
 from flask import request
 from flask_babel import gettext, lazy_gettext
 
-from narthex_operator.errors import ConflictError, InvalidError, NotSignedInError
+from narthex_operator.errors import InvalidError, LimitedError
 from narthex_operator.services.access import SIGNED_IN
 from narthex_panel.page import Answer, Page, Ui
 from narthex_panel.responses import COOKIE, keep_session, see_other
@@ -30,7 +30,7 @@ def change(ui: Ui) -> Answer:
         token = ui.services.accounts.change_password(
             ui.actor, request.cookies.get(COOKIE, ""), old=request.form.get("old", ""), new=new
         )
-    except (InvalidError, ConflictError, NotSignedInError) as error:
+    except (InvalidError, LimitedError) as error:
         return ui.render("password.html", account=ui.account, problem=error), error.status
     response = see_other("/settings?saved=password" if not _forced(ui) else "/")
     keep_session(response, token)

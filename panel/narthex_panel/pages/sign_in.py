@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from flask import request
 from flask_babel import lazy_gettext
 
-from narthex_operator.errors import LimitedError, NotSignedInError
+from narthex_operator.errors import InvalidError, LimitedError, NotSignedInError
 from narthex_operator.services.access import PUBLIC, SIGNED_IN
 from narthex_panel.page import Answer, Page, Ui
 from narthex_panel.responses import COOKIE, keep_session, see_other
@@ -34,7 +34,7 @@ def sign_in(ui: Ui) -> Answer:
             address=request.remote_addr or "",
             user_agent=request.headers.get("User-Agent", "")[:256],
         )
-    except (NotSignedInError, LimitedError) as error:
+    except (NotSignedInError, LimitedError, InvalidError) as error:
         return ui.render("sign_in.html", name=name, next=then, problem=error), error.status
     response = see_other(then)
     keep_session(response, token)
