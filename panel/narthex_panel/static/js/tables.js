@@ -21,6 +21,18 @@ class Table {
     for (const head of root.querySelectorAll("[data-sort-key]")) {
       head.querySelector("button").addEventListener("click", () => this.choose(head.dataset.sortKey));
     }
+    const select = root.querySelector("[data-sort-select]");
+    if (select) {
+      select.value = this.key;
+      select.addEventListener("change", () => {
+        if (select.value) this.choose(select.value);
+        else {
+          this.key = "";
+          this.remember();
+          location.reload();
+        }
+      });
+    }
     this.body.addEventListener("pointerenter", () => { this.pointed = true; });
     this.body.addEventListener("pointerleave", () => this.release());
     this.body.addEventListener("focusout", () => setTimeout(() => this.release(), 0));
