@@ -177,7 +177,10 @@ class Engine:
                     for index, length in enumerate(block.lengths):
                         cells.add(own, block.time(index), 1, length if in_bytes else 1)
                     continue
-                _measure(run, header, stream, pipeline, grouping, cells, in_bytes=in_bytes)
+                block = run.load(header)
+                measured = _measure(run, block, stream, pipeline, grouping)
+                for key, index, length in measured:
+                    cells.add(key, block.time(index), 1, length if in_bytes else 1)
         seconds = expr.range_ns / SECOND if expr.name.endswith("rate") else 1.0
         return cells.series(seconds)
 
@@ -354,38 +357,30 @@ def _offer(
 
 
 def _measure(
-    run: _Run,
-    header: Header,
-    stream: Stream,
-    pipeline: Pipeline,
-    grouping: Grouping | None,
-    cells: _Cells,
-    *,
-    in_bytes: bool,
-) -> None:
-    block = run.load(header)
+    run: _Run, block: Block, stream: Stream, pipeline: Pipeline, grouping: Grouping | None
+) -> Iterator[tuple[Labels, int, int]]:
+    """Give each entry that passes: the series it counts for, its index, the line's length."""
     base = dict(stream.labels)
-    keys: dict[Labels, Labels] = {}
+    known: dict[Labels, Labels] = {}
     for index in _candidates(block, pipeline, run, backward=False):
         meta = block.meta(index)
-        if pipeline.steps:
-            labels = _labels_of(base, meta)
-            line = pipeline.transform(block.line(index), labels)
-            if line is None:
-                continue
-            if ERROR in labels:
-                raise QueryError(
-                    f"pipeline error: '{labels[ERROR]}' for series: "
-                    f"'{format_labels(as_labels(labels))[:500]}'. Use a label filter to "
-                    f'intentionally skip this error. (e.g | {ERROR}!="{labels[ERROR]}")'
-                )
-            key, length = group(as_labels(labels), grouping), len(line)
-        else:
-            known = keys.get(meta)
-            if known is None:
-                known = keys[meta] = group(as_labels(_labels_of(base, meta)), grouping)
-            key, length = known, block.lengths[index]
-        cells.add(key, block.time(index), 1, length if in_bytes else 1)
+        if not pipeline.steps:
+            key = known.get(meta)
+            if key is None:
+                key = known[meta] = group(as_labels(_labels_of(base, meta)), grouping)
+            yield key, index, block.lengths[index]
+            continue
+        labels = _labels_of(base, meta)
+        line = pipeline.transform(block.line(index), labels)
+        if line is None:
+            continue
+        if ERROR in labels:
+            raise QueryError(
+                f"pipeline error: '{labels[ERROR]}' for series: "
+                f"'{format_labels(as_labels(labels))[:500]}'. Use a label filter to "
+                f'intentionally skip this error. (e.g | {ERROR}!="{labels[ERROR]}")'
+            )
+        yield group(as_labels(labels), grouping), index, len(line)
 
 
 def _settled_by(names: set[str], grouping: Grouping | None) -> bool:

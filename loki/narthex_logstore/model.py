@@ -20,7 +20,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What pushes and queries may ask for; the numbers are Loki's own defaults where it has any."""
+    """What pushes and queries may ask for: Loki's own defaults where it has any."""
 
     body_bytes: int = 8 << 20
     inflated_bytes: int = 32 << 20

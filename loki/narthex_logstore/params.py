@@ -22,10 +22,7 @@ def instant(text: str, *, default: int) -> int:
             return min(int(text) * (SECOND if len(text) <= _SECONDS_DIGITS else 1), _MAX_NS)
         if _is_number(text):
             return _clamp(float(text) * SECOND)
-        moment = dt.datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError("it lacks its zone")
-        return _clamp(moment.timestamp() * SECOND)
+        return _clamp(_aware(text).timestamp() * SECOND)
     except (ValueError, OverflowError) as error:
         raise QueryError(f"cannot parse {text[:60]!r} as a time: {error}") from error
 
@@ -73,6 +70,13 @@ def direction(params: Mapping[str, str]) -> Literal["forward", "backward"]:
     if text == "backward":
         return "backward"
     raise QueryError(f"invalid direction {text[:60]!r}: it is forward or backward")
+
+
+def _aware(text: str) -> dt.datetime:
+    moment = dt.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("it lacks its zone")
+    return moment
 
 
 def _is_number(text: str) -> bool:

@@ -17,7 +17,8 @@ def read_push_request(data: bytes) -> Iterator[tuple[str, list[Entry]]]:
     """Give each stream's labels, as text, and its entries. Raises PushError.
 
     PushRequest{1: streams}, StreamAdapter{1: labels, 2: entries}, EntryAdapter{1: timestamp,
-    2: line, 3: structured metadata}, Timestamp{1: seconds, 2: nanos}, LabelPair{1: name, 2: value}.
+    2: line, 3: structured metadata}, Timestamp{1: seconds, 2: nanos},
+    LabelPair{1: name, 2: value}.
     """
     for number, stream in _fields(memoryview(data)):
         if number == 1 and isinstance(stream, memoryview):

@@ -109,11 +109,7 @@ def too_late(batch: Batch, late: Mapping[Labels, Sequence[Entry]]) -> None:
 
 def _read_json(body: bytes) -> _Raw:
     try:
-        data = json.loads(body)
-        streams = data.get("streams") if isinstance(data, dict) else None
-        if not isinstance(streams, list):
-            raise TypeError("there is no list of streams")
-        return iter([_json_stream(each) for each in streams])
+        return iter([_json_stream(each) for each in json.loads(body)["streams"]])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise PushError(f"couldn't parse push request: {str(error)[:200]}") from error
 

@@ -265,8 +265,8 @@ def open_store(
         path=path, writer=writer, out_of_order_ns=out_of_order_ns, max_streams=max_streams
     )
     rows = writer.execute(
-        "SELECT id, labels, (SELECT coalesce(max(max_ts), 0) FROM blocks WHERE stream = streams.id)"
-        " FROM streams"
+        "SELECT id, labels,"
+        " (SELECT coalesce(max(max_ts), 0) FROM blocks WHERE stream = streams.id) FROM streams"
     )
     for number, text, newest in rows:
         labels = tuple((name, value) for name, value in json.loads(text))

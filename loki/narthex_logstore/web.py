@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from narthex_exporter.errors import NarthexError, UnavailableError
+from narthex_exporter.errors import UnavailableError
 from narthex_logstore import params
 from narthex_logstore.block import Header
 from narthex_logstore.engine import Engine, Found, Series, Stats, Window, matching
@@ -101,25 +101,28 @@ class Web:
         if not self.any_host and not _is_local(environ.get("HTTP_HOST", "")):
             # A web page whose name was made to point here must not read logs.
             return "other", _text(421, "this log store answers to its address only")
-        path = environ["PATH_INFO"]
-        handler, route = self._routes.get(path), path
-        prefix, suffix = f"{_API}/label/", "/values"
-        if handler is None and path.startswith(prefix) and path.endswith(suffix):
-            handler, route = self._label_values, f"{prefix}<name>{suffix}"
+        route, handler = self._find(environ["PATH_INFO"])
         if handler is None:
-            return "other", _text(404, "404 page not found")
-        allowed = {"POST"} if path.endswith("/push") else _METHODS
+            return route, _text(404, "404 page not found")
+        allowed = {"POST"} if route.endswith("/push") else _METHODS
         if environ["REQUEST_METHOD"] not in allowed:
             return route, _text(405, "method not allowed")
         try:
-            return route, handler(_request(environ))
+            reply = handler(_request(environ))
         except (QueryError, PushError) as error:
-            return route, _text(error.status, str(error))
+            reply = _text(error.status, str(error))
         except UnavailableError as error:
             log.error("store.failed", extra={"error": str(error)})  # noqa: TRY400 - in words
-            return route, _text(503, str(error))
-        except NarthexError as error:
-            return route, _text(400, str(error))
+            reply = _text(503, str(error))
+        return route, reply
+
+    def _find(self, path: str) -> tuple[str, Callable[[Request], Reply] | None]:
+        """Find who answers, and the path's name in metrics."""
+        prefix, suffix = f"{_API}/label/", "/values"
+        if path.startswith(prefix) and path.endswith(suffix):
+            return f"{prefix}<name>{suffix}", self._label_values
+        handler = self._routes.get(path)
+        return (path if handler is not None else "other"), handler
 
     def _push(self, request: Request) -> Reply:
         raw = read_push(
@@ -273,7 +276,7 @@ def _streams(found: Sequence[Found]) -> list[dict[str, object]]:
 
 
 def _matrix(result: float | Series, window: Window) -> list[dict[str, object]]:
-    series = {(): [result] * window.steps} if isinstance(result, float) else result
+    series: Series = {(): [result] * window.steps} if isinstance(result, float) else result
     times = [(window.start_ns + at * window.step_ns) / SECOND for at in range(window.steps)]
     matrix: list[dict[str, object]] = []
     for labels, values in sorted(series.items()):

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lokilike import Client
 
+from lokilike import Client
 from narthex_logstore.app import Config, running
 
 

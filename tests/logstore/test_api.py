@@ -6,6 +6,7 @@ from typing import Any
 
 import cramjam
 import pytest
+
 from lokilike import Client
 
 SECOND = 10**9
@@ -68,26 +69,36 @@ def test_a_push_in_gzip_is_read(client: Client, now: int) -> None:
     assert client.select('{job="z"}') == [(now, "l")]
 
 
+JSON = {"Content_Type": "application/json"}
+GZIP = {**JSON, "Content_Encoding": "gzip"}
+PROTOBUF = {"Content_Type": "application/x-protobuf"}
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
-        (b"{", {"Content_Type": "application/json"}, 400),
-        (b"[]", {"Content_Type": "application/json"}, 400),
-        (b'{"streams":[{"stream":{"a":1},"values":[]}]}', {"Content_Type": "application/json"}, 400),
-        (b'{"streams":[{"stream":{},"values":[["1"]]}]}', {"Content_Type": "application/json"}, 400),
-        (b"[" * 200_000, {"Content_Type": "application/json"}, 400),
-        (b"x", {"Content_Type": "application/json", "Content_Encoding": "gzip"}, 400),
-        (gzip.compress(b"{}")[:-9], {"Content_Type": "application/json", "Content_Encoding": "gzip"}, 400),
-        (gzip.compress(bytes(40 << 20)), {"Content_Type": "application/json", "Content_Encoding": "gzip"}, 413),
-        (b"x", {"Content_Type": "application/json", "Content_Encoding": "br"}, 415),
+        (b"{", JSON, 400),
+        (b"[]", JSON, 400),
+        (b"7", JSON, 400),
+        (b"\xff", JSON, 400),
+        (b'{"streams":[{"stream":{"a":1},"values":[]}]}', JSON, 400),
+        (b'{"streams":[{"stream":{},"values":[["1"]]}]}', JSON, 400),
+        (b'{"streams":[{"stream":{},"values":7}]}', JSON, 400),
+        (b'{"streams":[7]}', JSON, 400),
+        (b"[" * 200_000, JSON, 400),
+        (b"x", GZIP, 400),
+        (gzip.compress(b"{}")[:-9], GZIP, 400),
+        (gzip.compress(bytes(40 << 20)), GZIP, 413),
+        (b"x", {**JSON, "Content_Encoding": "br"}, 415),
         (b"x", {"Content_Type": "text/plain"}, 415),
-        (b"\xff\xff\xff\xff\xff", {"Content_Type": "application/x-protobuf"}, 400),
-        (b"\xff\xff\xff\x7f", {"Content_Type": "application/x-protobuf"}, 413),
-        (bytes(cramjam.snappy.compress_raw(b"\x0a\xff")), {"Content_Type": "application/x-protobuf"}, 400),
-        (push_request('{a=~"b"}', []), {"Content_Type": "application/x-protobuf"}, 400),
-        (push_request("nonsense", []), {"Content_Type": "application/x-protobuf"}, 400),
+        (b"\xff\xff\xff\xff\xff", PROTOBUF, 400),
+        (b"\xff\xff\xff\x7f", PROTOBUF, 413),
+        (bytes(cramjam.snappy.compress_raw(b"\x0a\xff")), PROTOBUF, 400),
+        (push_request('{a=~"b"}', []), PROTOBUF, 400),
+        (push_request("nonsense", []), PROTOBUF, 400),
     ],
-)  # fmt: skip
+    ids=range(19),
+)
 def test_a_malformed_push_is_refused_in_words(
     client: Client, body: bytes, headers: dict[str, str], status: int
 ) -> None:

@@ -33,7 +33,7 @@ from narthex_logstore.logql.tree import (
 )
 from narthex_logstore.logql.units import parse_bytes, parse_duration
 from narthex_logstore.model import SECOND, QueryError
-from narthex_logstore.regex import whole
+from narthex_logstore.regex import searching, whole
 
 MAX_DEPTH: Final = 50
 _MATCHES: Final = {"|=": Match.EQUAL, "|~": Match.REGEX}
@@ -179,7 +179,11 @@ class _Builder(Transformer[Token, Any]):
 
     def line_filter(self, items: list[Token]) -> LineFilter:
         how = _MATCHES.get(items[0]) or {"!=": Match.NOT_EQUAL, "!~": Match.NOT_REGEX}[items[0]]
-        return LineFilter(how, tuple(str(each) for each in items[1:]))
+        values = tuple(str(each) for each in items[1:])
+        if how in (Match.REGEX, Match.NOT_REGEX):
+            for value in values:
+                searching(value)
+        return LineFilter(how, values)
 
     def json_stage(self, _items: list[Token]) -> Parse:
         return Parse.JSON
@@ -229,11 +233,11 @@ class _Builder(Transformer[Token, Any]):
 
     def negate(self, items: list[Any]) -> Expr:
         operand = items[1]
-        return Binary("*", Scalar(-1.0), operand, False, _deeper(operand))  # noqa: FBT003
+        return Binary("*", Scalar(-1.0), operand, False, _deeper(operand))
 
     def binary(self, items: list[Any]) -> Binary:
         left, how, right = items
-        return Binary(str(how), left, right, False, _deeper(left, right))  # noqa: FBT003
+        return Binary(str(how), left, right, False, _deeper(left, right))
 
     def compare(self, items: list[Any]) -> Binary:
         left, how, right = items[0], items[1], items[-1]

@@ -1,5 +1,6 @@
 """Read durations and sizes as Go and Loki write them."""
 
+import math
 import re
 from typing import Final
 
@@ -37,4 +38,6 @@ def parse_bytes(text: str) -> float:
     if match is None:
         raise ValueError(f"not a size: {text[:_LONGEST]!r}")
     number, unit, binary = match.groups()
-    return float(number) * (1024 if binary else 1000) ** int(_POWERS[(unit or "").lower()])
+    power: int = _POWERS[(unit or "").lower()]
+    base = 1024.0 if binary else 1000.0
+    return float(number) * math.pow(base, power)
