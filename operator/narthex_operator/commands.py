@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from typing_extensions import override
 
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.logfmt import LEVELS, Format, set_up
@@ -28,11 +29,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[timedelta]):
     """A time such as ``30m``, ``24h`` or ``90d``."""
 
     name = "duration"
 
+    @override
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> timedelta:

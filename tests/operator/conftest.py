@@ -74,9 +74,25 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
         admin.dispose()
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with this release's schema, to be copied."""
+    path = tmp_path_factory.mktemp("schema") / "template.sqlite3"
+    opened = open_database(f"sqlite:///{path}")
+    opened.upgrade()
+    with opened.engine.connect() as connection:
+        connection.exec_driver_sql("COMMIT")  # no checkpoint within a transaction
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    opened.close()
+    return path
+
+
 @pytest.fixture
-def database(empty_database_url: str) -> Iterator[Database]:
+def database(empty_database_url: str, request: pytest.FixtureRequest) -> Iterator[Database]:
     """A database of this release's schema, on SQLite and on PostgreSQL."""
+    if empty_database_url.startswith("sqlite"):
+        template: Path = request.getfixturevalue("sqlite_template")
+        shutil.copy(template, empty_database_url.removeprefix("sqlite:///"))
     opened = open_database(empty_database_url)
     opened.upgrade()
     yield opened

@@ -15,8 +15,8 @@ from narthex_operator.db.migrations import upgrade
 
 _BUSY_SECONDS: Final = 5
 _BEGIN: Final = "narthex_begin"
-Lock = Literal["audit", "bootstrap"]
-_LOCKS: Final[dict[Lock, int]] = {"audit": 0x6E61_0001, "bootstrap": 0x6E61_0002}
+Lock = Literal["audit", "sign-in"]
+_LOCKS: Final[dict[Lock, int]] = {"audit": 0x6E61_0001, "sign-in": 0x6E61_0002}
 
 
 class DatabaseError(NarthexError):
@@ -51,7 +51,8 @@ class Database:
     def lock(self, session: Session, name: Lock) -> None:
         """Make others who lock the same name wait until this transaction ends.
 
-        On SQLite every writing transaction does so already. Lock last, write, end.
+        On SQLite every writing transaction does so already. Where both are needed "sign-in"
+        comes first; "audit" is taken by the ledger itself.
         """
         if self.engine.dialect.name == "postgresql":
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCKS[name]})

@@ -64,6 +64,7 @@ class AccountService:
         name = name.strip().lower()[:64]
         now = self.clock()
         with self.database.session() as session:
+            self.database.lock(session, "sign-in")
             user = session.scalar(select(User).where(User.name == clean(name, limit=64)))
             lanes = self._lanes(session, user, name, address)
             lanes.enter(session, now)
@@ -75,6 +76,7 @@ class AccountService:
             self.passwords.hash(password) if self.passwords.outdated(user.password_hash) else None
         )
         with self.database.session() as session:
+            self.database.lock(session, "sign-in")
             current = session.get_one(User, user.id)
             if current.disabled or current.password_hash != user.password_hash:
                 raise NotSignedInError(_WRONG)
@@ -127,6 +129,7 @@ class AccountService:
         """Change one's own password; ends every other session and returns this one's new token."""
         now = self.clock()
         with self.database.session() as session:
+            self.database.lock(session, "sign-in")
             row = self._find(session, token)
             if row is None or not _alive(row, now) or _actor(row.user).id != actor.id:
                 raise NotSignedInError("you are not signed in")
@@ -143,6 +146,7 @@ class AccountService:
             raise InvalidError("the new password is the old one", hint="choose another")
         hashed = self.passwords.hash(new)
         with self.database.session() as session:
+            self.database.lock(session, "sign-in")
             current, own = session.get_one(User, user.id), session.get(SessionRow, row_id)
             if own is None or current.disabled or current.password_hash != user.password_hash:
                 raise NotSignedInError("you are not signed in any more")

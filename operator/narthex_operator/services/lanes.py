@@ -14,6 +14,7 @@ One failure is forgotten a minute. Nothing is ever locked.
 
 import hashlib
 import ipaddress
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -39,8 +40,8 @@ class Pace:
 
     def wait_seconds(self, failures: float) -> float:
         """Tell how long to wait after so many failures."""
-        over = failures - self.free
-        return 0.0 if over < 1 else min(2.0 ** int(over), self.most_seconds)
+        over = math.ceil(failures) - self.free
+        return 0.0 if over < 0 else min(2.0 ** (over + 1), self.most_seconds)
 
 
 SOURCE: Final = Pace(free=10, most_seconds=900)

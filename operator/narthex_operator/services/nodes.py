@@ -170,19 +170,20 @@ class NodeService:
                 self._record(session, actor, "node.removed", node)
             return _view(node)
 
-    def admit(self, identity: Identity) -> NodeView:
-        """Tell which node a verified certificate is, now. Raises DeniedError.
+    def name_of(self, identity: Identity) -> str | None:
+        """Tell which node a verified certificate is, now; None where it is refused.
 
-        Looked up by id and compared by fingerprint: a removed, locked or renewed-away
-        certificate is refused from the next request on.
+        A removed, locked or renewed-away certificate is refused from the next request on.
         """
+        if identity.role is not Role.NODE:
+            return None
         with self.database.reading() as session:
-            node = session.get(Node, identity.id) if identity.role is Role.NODE else None
+            node = session.get(Node, identity.id)
             if node is None or node.removed_at or node.locked_reason:
-                raise DeniedError("this certificate is not a present node's")
-            if node.certificate_fingerprint != identity.fingerprint:
-                raise DeniedError("this node has a newer certificate than this one")
-            return _view(node)
+                return None
+            # While a node changes over, connections opened with its last certificate go on.
+            present = {node.certificate_fingerprint, node.previous_fingerprint}
+            return node.name if identity.fingerprint in present else None
 
     def ca_pem(self) -> str:
         """Give the CA's certificate."""
@@ -329,6 +330,7 @@ class NodeService:
         )
         certificate = read_certificate(pem)
         node.generation += 1
+        node.previous_fingerprint = node.certificate_fingerprint
         node.csr_hash, node.certificate = csr_digest(csr), pem
         node.certificate_fingerprint = hashlib.sha256(_der(certificate)).hexdigest()
         node.certificate_not_after = certificate.not_valid_after_utc

@@ -40,6 +40,7 @@ class Node(Base):
     csr_hash: Mapped[str] = mapped_column(String(64), default="")
     certificate: Mapped[str] = mapped_column(Text, default="")
     certificate_fingerprint: Mapped[str] = mapped_column(String(64), default="")
+    previous_fingerprint: Mapped[str] = mapped_column(String(64), default="")
     certificate_not_after: Mapped[datetime | None]
     fingerprint: Mapped[str] = mapped_column(String(200), default="")
     actor_instance: Mapped[str] = mapped_column(String(64), default="")

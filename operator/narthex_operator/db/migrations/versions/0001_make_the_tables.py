@@ -79,6 +79,7 @@ def upgrade() -> None:
     sa.Column('csr_hash', sa.String(length=64), nullable=False),
     sa.Column('certificate', sa.Text(), nullable=False),
     sa.Column('certificate_fingerprint', sa.String(length=64), nullable=False),
+    sa.Column('previous_fingerprint', sa.String(length=64), nullable=False),
     sa.Column('certificate_not_after', Instant(), nullable=True),
     sa.Column('fingerprint', sa.String(length=200), nullable=False),
     sa.Column('actor_instance', sa.String(length=64), nullable=False),
