@@ -195,7 +195,7 @@ class Files:
                 tail.rotated_since = self.clock()
             return
         try:
-            status = os.stat(tail.path)
+            status = Path(tail.path).stat()
             same = (status.st_dev, status.st_ino) == (tail.dev, tail.inode)
         except OSError:
             same = False
@@ -218,8 +218,8 @@ class Files:
             tail.print_hash = _hash(tail.fd, tail.print_size)
 
     def _discover(self) -> None:
-        excluded = {path for pattern in self.exclude for path in glob.iglob(pattern)}
-        found = sorted({path for pattern in self.patterns for path in glob.iglob(pattern)})
+        excluded = set(_matches(self.exclude))
+        found = sorted(_matches(self.patterns))
         if not self._started:
             self._reopen_rotated(set(found))
         for path in found:
@@ -272,7 +272,7 @@ class Files:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 path = str(json.loads(text)["path"])
                 dev, inode = (int(part) for part in key.removeprefix(PREFIX).split(":"))
-                current = os.stat(path) if path in present else None
+                current = Path(path).stat() if path in present else None
                 if current is None or (current.st_dev, current.st_ino) != (dev, inode):
                     self._reopen(path, dev, inode)
 
@@ -303,6 +303,11 @@ class Files:
             del self._tails[tail.path]
         # Where it stopped is known on disk; a file that comes back is resumed from there.
         self.positions[tail.key] = tail.position(tail.offset)
+
+
+def _matches(patterns: tuple[str, ...]) -> set[str]:
+    # pathlib's globs need a root and follow `**` into everything.
+    return {path for each in patterns for path in glob.iglob(each)}  # noqa: PTH207
 
 
 def _hash(fd: int, size: int) -> str:

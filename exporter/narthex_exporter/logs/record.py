@@ -58,7 +58,7 @@ def make_labels(**labels: str) -> Labels:
 
 
 def readable(data: bytes) -> str:
-    """Read bytes as UTF-8; what is not, and NUL, becomes ``\\xNN``."""
+    """Read bytes as UTF-8; of what is not, and of NUL, the number is written out in hex."""
     return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 

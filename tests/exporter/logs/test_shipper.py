@@ -1,51 +1,59 @@
-"""The shipper against the real store."""
+"""The shipper against the real store, through networks that fail."""
 
-import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lokilike import Client
+import pytest
 
+from lokilike import Client
+from narthex_exporter.errors import ConfigError
+from narthex_exporter.logs.config import LogsConfig
+from narthex_exporter.logs.shipper import Shipper
+from narthex_exporter.transport.identity import Role
+from narthex_exporter.transport.tls import ReloadingContext
+from shipping import Proxy, metrics, proxied, shipping, until
+
+PROGRAM = """
+import sys, threading
+from pathlib import Path
 from narthex_exporter.logs.config import LogsConfig
 from narthex_exporter.logs.shipper import Shipper
 
-
-@contextlib.contextmanager
-def shipping(folder: Path, url: str, **more: Any) -> Iterator[Shipper]:
-    config = LogsConfig(journal=False, files=(f"{folder}/*.log",), **more.pop("config", {}))
-    shipper = Shipper(
-        config=config,
-        spool=folder / "spool.sqlite3",
-        push_url=url,
-        labels={"node": "n1"},
-        poll_seconds=0.05,
-        **more,
-    )
-    shipper.start()
-    try:
-        yield shipper
-    finally:
-        shipper.stop()
-
-
-def until(look: Callable[[], Any], seconds: float = 10.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
+folder, url = sys.argv[1:]
+Shipper(
+    config=LogsConfig(journal=False, files=(folder + "/*.log",)),
+    spool=Path(folder) / "spool.sqlite3",
+    push_url=url,
+    labels={"node": "n1"},
+    poll_seconds=0.02,
+).start()
+threading.Event().wait()
+"""
 
 
 def lines(store: Client, query: str = '{job="file"}') -> list[str]:
-    return [line for _, line in store.select(query, limit=5000, direction="forward")]
+    """Give every line, page by page: within a stream no two have one time."""
+    found: list[str] = []
+    start = 0
+    while page := store.select(query, limit=5000, direction="forward", start=start):
+        found += [line for _, line in page]
+        start = page[-1][0] + 1
+    return found
 
 
 def test_a_line_of_a_file_reaches_the_store_with_its_labels(store: Client, tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text("hello\nworld\n")
-    with shipping(tmp_path, store.url):
+    with shipping(tmp_path, store.url) as shipper:
         until(lambda: lines(store) == ["hello", "world"])
+        until(lambda: metrics(shipper)["queue_entries"] == 0)
+        assert metrics(shipper)["sent_entries"] == 2
     [stream] = store.get("query_range", query='{node="n1"}').json()["data"]["result"]
     assert stream["stream"]["filename"] == f"{tmp_path}/a.log"
 
@@ -59,3 +67,99 @@ def test_a_restart_sends_nothing_twice_and_misses_nothing(store: Client, tmp_pat
         out.write("2\n")
     with shipping(tmp_path, store.url):
         until(lambda: lines(store) == ["1", "2"])
+
+
+def test_logs_go_by_tls_under_the_nodes_own_certificate(
+    store: Client, tmp_path: Path, authority: Any
+) -> None:
+    (tmp_path / "a.log").write_text("secretly\n")
+    proxy = Proxy(store.url)
+    gateway = ReloadingContext(authority.issue(Role.SERVER, "gateway"))
+    with (
+        proxied(proxy, gateway) as url,
+        shipping(tmp_path, url, tls=authority.issue(Role.NODE, "n1")),
+    ):
+        until(lambda: lines(store) == ["secretly"])
+    assert proxy.peers == {"spiffe://0123456789abcdef.narthex.internal/node/n1"}
+
+
+def test_nothing_is_sent_to_a_gateway_of_another_authority(
+    store: Client, tmp_path: Path, authority: Any
+) -> None:
+    (tmp_path / "a.log").write_text("secretly\n")
+    mine = authority.issue(Role.NODE, "n1")
+    other = type(authority)(tmp_path / "other")
+    proxy = Proxy(store.url)
+    gateway = ReloadingContext(other.issue(Role.SERVER, "gateway"))
+    with proxied(proxy, gateway) as url, shipping(tmp_path, url, tls=mine) as shipper:
+        until(lambda: metrics(shipper)["push_failures"] >= 1)
+    assert not proxy.requests
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "nonsense", "https://127.0.0.1:1", "http://a:b@c/"])
+def test_an_address_that_cannot_be_pushed_to_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError):
+        Shipper(config=LogsConfig(), spool=tmp_path / "s", push_url=url)
+
+
+@pytest.mark.parametrize("status", [503, 500, 429, 401, 404])
+def test_a_store_that_is_away_gets_everything_when_it_is_back(
+    store: Client, tmp_path: Path, status: int
+) -> None:
+    proxy = Proxy(store.url, away=True, status=status)
+    wanted = [f"line {n}" for n in range(500)]
+    (tmp_path / "a.log").write_text("\n".join(wanted) + "\n")
+    with proxied(proxy) as url, shipping(tmp_path, url) as shipper:
+        until(lambda: metrics(shipper)["push_failures"] >= 1)
+        assert metrics(shipper)["queue_entries"] == 500
+        assert metrics(shipper)["oldest_entry_timestamp_seconds"] > 0
+        proxy.away = False
+        until(lambda: lines(store) == wanted)
+        until(lambda: metrics(shipper)["queue_entries"] == 0)
+        assert metrics(shipper)["dead_letter_entries"] == 0
+
+
+def test_retry_after_is_honoured(store: Client, tmp_path: Path) -> None:
+    proxy = Proxy(store.url, away=True, status=429, headers=[("Retry-After", "2")])
+    (tmp_path / "a.log").write_text("x\n")
+    with proxied(proxy) as url, shipping(tmp_path, url):
+        until(lambda: proxy.requests)
+        proxy.away = False
+        began = time.monotonic()
+        until(lambda: lines(store) == ["x"])
+        assert time.monotonic() - began > 1.5
+    assert proxy.requests == 2
+
+
+def crash(store: Client, folder: Path, *, count: int, kills: int) -> None:
+    wanted = [f"{n} {'x' * 60}" for n in range(count)]
+    chance = random.Random(3)  # noqa: S311
+    proxy = Proxy(store.url, refuse=0.1, lose=0.05)
+    command = [sys.executable, "-c", PROGRAM, str(folder)]
+    with proxied(proxy) as url, (folder / "a.log").open("a", buffering=1 << 20) as out:
+        program = subprocess.Popen([*command, url])
+        try:
+            for turn in range(kills):
+                part = wanted[turn * count // kills : (turn + 1) * count // kills]
+                out.write("".join(f"{line}\n" for line in part))
+                out.flush()
+                # Imports take half a second; after that any moment is good.
+                time.sleep(0.5 + chance.random() * 0.5)
+                os.kill(program.pid, signal.SIGKILL)
+                program.wait()
+                program = subprocess.Popen([*command, url])
+            until(lambda: len(lines(store)) >= count, seconds=60)
+        finally:
+            program.kill()
+            program.wait()
+    # Every line once: what was sent twice was identical, so the store dropped it.
+    assert Counter(lines(store)) == Counter(wanted)
+
+
+def test_kill_9_and_a_bad_network_lose_nothing(store: Client, tmp_path: Path) -> None:
+    crash(store, tmp_path, count=6000, kills=4)
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_nothing_of_50000_lines(store: Client, tmp_path: Path) -> None:
+    crash(store, tmp_path, count=50_000, kills=20)
