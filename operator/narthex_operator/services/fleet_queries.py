@@ -9,7 +9,8 @@ from narthex_operator.clients.prometheus import quoted
 from narthex_operator.services.views import Chart, Series
 
 # Filesystems that have no room to run out of, or are full by nature, are left out. Waiting for
-# disks is not work. A node that is down has no present samples: `last` asks its own clock.
+# disks is not work. Shares of processors are taken of the sum of all modes: over the first
+# seconds of a series, rates are too small, and a share of them is right still. A node that is down has no present samples: `last` asks its own clock.
 _FIGURES: Final = {
     "up": 'max by (node) (up{job="node"})',
     "at": 'max by (node) (timestamp(node_time_seconds{job="node"}))',
@@ -18,7 +19,7 @@ _FIGURES: Final = {
     "cpu": """
         1 - sum by (node) (
           rate(node_cpu_seconds_total{job="node",mode=~"idle|iowait|steal"}[$window])
-        ) / count by (node) (node_cpu_seconds_total{job="node",mode="idle"})""",
+        ) / sum by (node) (rate(node_cpu_seconds_total{job="node"}[$window]))""",
     "memory": """
         1 - max by (node) (node_memory_MemAvailable_bytes{job="node"})
           / max by (node) (node_memory_MemTotal_bytes{job="node"})""",
@@ -36,9 +37,9 @@ _FIGURES: Final = {
 }
 
 _BUSY: Final = """1 - sum(rate(node_cpu_seconds_total{$node,mode=~"idle|iowait|steal"}[$window]))
-  / count(node_cpu_seconds_total{$node,mode="idle"})"""
+  / sum(rate(node_cpu_seconds_total{$node}[$window]))"""
 _IOWAIT: Final = """sum(rate(node_cpu_seconds_total{$node,mode="iowait"}[$window]))
-  / count(node_cpu_seconds_total{$node,mode="idle"})"""
+  / sum(rate(node_cpu_seconds_total{$node}[$window]))"""
 _MEMORY: Final = "1 - node_memory_MemAvailable_bytes{$node} / node_memory_MemTotal_bytes{$node}"
 _DISK: Final = """topk(8, max by (mountpoint) (
   1 - node_filesystem_avail_bytes{$node,$room} / (node_filesystem_size_bytes{$node,$room} > 0)))"""
