@@ -324,7 +324,7 @@ class Stack:
         file = self.options.home.path / "logs.yaml"
         write_private(
             file,
-            yaml.safe_dump({"files": [{"glob": str(self.options.home.log("*"))}]}).encode(),
+            yaml.safe_dump({"files": [str(self.options.home.log("*"))]}).encode(),
         )
         return file
 

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 # An arc under 2.25 (a random UUID) belongs to whoever made it: see ITU-T X.667.
-GENERATION_OID: Final = x509.ObjectIdentifier("2.25.138561217338265946712401.1")
+# Go, and so Prometheus, refuses a certificate with an arc of more than 31 bits in it.
+GENERATION_OID: Final = x509.ObjectIdentifier("2.25.1751217768.1")
 _MAX_PEM: Final = 8192
 
 

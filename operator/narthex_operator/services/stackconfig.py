@@ -38,7 +38,8 @@ def render_prometheus(config: OperatorConfig, *, extra_rule_globs: Sequence[str]
     operator = urlsplit(config.web.external_url)
     seconds = config.scrape_interval_seconds
     pki, secrets = Path(config.pki_dir), Path(config.secrets_dir)
-    token = {"credentials_file": str(secrets / "sd.token")}
+    # Prometheus 2.42's HTTP discovery sends the token without the word unless the type is named.
+    token = {"type": "Bearer", "credentials_file": str(secrets / "sd.token")}
     value: dict[str, Any] = {
         "global": {
             "scrape_interval": f"{seconds}s",
