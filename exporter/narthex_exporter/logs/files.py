@@ -34,7 +34,7 @@ _FINGERPRINT_BYTES: Final = 1024
 _DISCOVER_SECONDS: Final = 10.0
 _PARTIAL_SECONDS: Final = 5.0
 _GRACE_SECONDS: Final = 5.0
-_SUCCESSOR_SECONDS: Final = 0.5
+_SUCCESSOR_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -97,6 +97,8 @@ class Files:
     now_ns: Callable[[], int] = time.time_ns
     _tails: dict[str, Tail] = field(default_factory=dict, init=False)
     _old: list[Tail] = field(default_factory=list, init=False)
+    # Where a file was renamed and its successor is looked for at every look, and until when.
+    _awaited: dict[str, float] = field(default_factory=dict, init=False)
     _next_discovery: float = field(default=0.0, init=False)
     _started: bool = field(default=False, init=False)
     _full: bool = field(default=False, init=False)
@@ -106,6 +108,10 @@ class Files:
         if self.clock() >= self._next_discovery:
             self._discover()
             self._next_discovery = self.clock() + _DISCOVER_SECONDS
+        for path, until in list(self._awaited.items()):
+            self._open(path, fresh=True)
+            if path in self._tails or self.clock() > until:
+                del self._awaited[path]
         batch = Batch()
         for tail in [*self._old, *self._tails.values()]:
             if batch.bytes >= max_bytes:
@@ -207,7 +213,7 @@ class Files:
             self._old.append(tail)
             self._open(tail.path, fresh=True)
             if tail.path not in self._tails:  # its successor is not there yet
-                self._next_discovery = min(self._next_discovery, self.clock() + _SUCCESSOR_SECONDS)
+                self._awaited[tail.path] = self.clock() + _SUCCESSOR_SECONDS
 
     def _changed(self, tail: Tail) -> bool:
         return tail.print_size > 0 and _hash(tail.fd, tail.print_size) != tail.print_hash
