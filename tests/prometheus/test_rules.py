@@ -48,7 +48,8 @@ def test_each_rule_file_has_cases() -> None:
 
 
 def test_each_alert_is_proven_to_fire_and_to_be_quiet() -> None:
-    firing, quiet = set(), set()
+    firing: set[str] = set()
+    quiet: set[str] = set()
     for file in TESTS:
         for test in yaml.safe_load(file.read_text())["tests"]:
             for case in test.get("alert_rule_test", ()):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ def row(view: FleetView, name: str = "web-1") -> NodeStatus:
 def test_every_node_is_shown_with_its_figures(watched: Watched) -> None:
     service = watched.service()
 
-    def whole() -> NodeStatus | None:
+    def whole() -> Any:
         found = row(service.overview(ADMIN))
         return found if found.cpu_ratio is not None and found.alerts_firing else None
 
@@ -204,12 +205,12 @@ def test_parts_are_looked_at_and_named(watched: Watched) -> None:
 def test_a_node_that_goes_down_is_seen_with_its_last_sample(watched: Watched) -> None:
     service = watched.service()
     watched.machine.down = True
-    status = until(
-        lambda: next(
-            (x for x in [row(service.overview(ADMIN))] if x.state is NodeState.DOWN), None
-        ),
-        what="the scrape has failed",
-    )
+
+    def down() -> Any:
+        found = row(service.overview(ADMIN))
+        return found if found.state is NodeState.DOWN else None
+
+    status = until(down, what="the scrape has failed")
     watched.machine.down = False
     assert status.sampled_at is not None
     assert status.cpu_ratio is None or status.memory_ratio is None
