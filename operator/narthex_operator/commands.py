@@ -26,6 +26,7 @@ from narthex_operator.signer.peers import listen_for
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_ROLES: Final = tuple(role.value for role in Role)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -198,7 +199,7 @@ def user() -> None:
 
 @user.command("add")
 @click.argument("name")
-@click.option("--role", type=click.Choice(list(Role)), default=Role.VIEWER, show_default=True)
+@click.option("--role", type=click.Choice(_ROLES), default=_ROLES[-1], show_default=True)
 @_config_option
 def user_add(name: str, role: str, config_file: Path | None) -> None:
     """Add a user and print a first password, to be changed at the first sign-in."""
@@ -245,7 +246,7 @@ def token() -> None:
 
 @token.command("create")
 @click.argument("name")
-@click.option("--role", type=click.Choice(list(Role)), default=Role.VIEWER, show_default=True)
+@click.option("--role", type=click.Choice(_ROLES), default=_ROLES[-1], show_default=True)
 @click.option("--ttl", type=Duration(), default="30d", show_default=True, help="At most 90d.")
 @_config_option
 def token_create(name: str, role: str, ttl: timedelta, config_file: Path | None) -> None:

@@ -81,6 +81,8 @@ def bootstrap(config: OperatorConfig) -> Bootstrap:
 
 def open_services(config: OperatorConfig) -> CoreServices:
     """Open what the command line and the operator share. Raises NarthexError."""
+    passwords = Passwords(read_secret(config.secrets_dir, "pepper").encode())
+    nonce_key = read_secret(config.secrets_dir, "csrf.key").encode()
     database = open_database(config.database_url)
     signer = SignerClient(socket=config.signer_socket)
     audit = AuditLedger(database=database, signer=signer)
@@ -88,18 +90,14 @@ def open_services(config: OperatorConfig) -> CoreServices:
         database=database,
         signer=signer,
         audit=audit,
-        accounts=AccountService(
-            database=database,
-            audit=audit,
-            passwords=Passwords(read_secret(config.secrets_dir, "pepper").encode()),
-        ),
+        accounts=AccountService(database=database, audit=audit, passwords=passwords),
         nodes=NodeService(
             database=database,
             audit=audit,
             signer=signer,
             operator_url=config.web.external_url,
             gateway_url=config.gateway.external_url,
-            nonce_key=read_secret(config.secrets_dir, "csrf.key").encode(),
+            nonce_key=nonce_key,
         ),
     )
 

@@ -21,11 +21,13 @@ from narthex_operator.services.access import local_actor
 def narthex_join(
     api: Any, home: Path, *more: str, pin: str = "", token: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    join = None if pin and token else api.add()
+    if not (pin and token):
+        join = api.add()
+        pin, token = join.ca_pin, join.token
     return subprocess.run(
         [sys.executable, "-Im", "narthex_exporter", "join", "--operator", api.url,
-         "--ca-pin", pin or join.ca_pin, "--state.dir", str(home), *more],
-        input=token or join.token, text=True, capture_output=True, check=False, timeout=60,
+         "--ca-pin", pin, "--state.dir", str(home), *more],
+        input=token, text=True, capture_output=True, check=False, timeout=60,
         env={"PATH": "/usr/bin", **environment},
     )  # fmt: skip
 

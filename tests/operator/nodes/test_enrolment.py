@@ -137,7 +137,11 @@ def test_what_is_no_token_is_told_without_repeating_it(token: str) -> None:
     + [{"lifetime": timedelta(minutes=61)}, {"lifetime": timedelta(0)}],
 )  # fmt: skip
 def test_a_node_that_cannot_be_is_not_added(nodes: NodeService, changes: dict[str, Any]) -> None:
-    wanted = {"name": "a", "address": "192.0.2.1:19100", "lifetime": timedelta(minutes=1)}
+    wanted: dict[str, Any] = {
+        "name": "a",
+        "address": "192.0.2.1:19100",
+        "lifetime": timedelta(minutes=1),
+    }
     with pytest.raises(InvalidError) as caught:
         nodes.add(ME, **(wanted | changes))
     assert caught.value.errors

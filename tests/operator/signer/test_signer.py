@@ -115,16 +115,15 @@ def test_its_leaves_pass_strict_verification_both_ways(
 ) -> None:
     (tmp_path / "ca.pem").write_text(signer.ca().certificate)
     files = {}
-    for name, request in {
-        "node": node_request,
-        "scrape": lambda csr: RoleCertificateRequest(csr=csr, role="scrape", id="prometheus"),
-    }.items():
+    for name in ("node", "scrape"):
         key = new_key()
-        ask = request(make_csr(key))
+        csr = make_csr(key)
         pem = (
-            signer.node_certificate(ask)
-            if isinstance(ask, NodeCertificateRequest)
-            else signer.role_certificate(ask)
+            signer.node_certificate(node_request(csr))
+            if name == "node"
+            else signer.role_certificate(
+                RoleCertificateRequest(csr=csr, role="scrape", id="prometheus")
+            )
         )
         (tmp_path / f"{name}.pem").write_text(pem)
         (tmp_path / f"{name}.key").write_bytes(key_pem(key))
