@@ -70,7 +70,10 @@ def test_nodes_are_found_through_the_operator_and_scraped_with_a_certificate(
     found = job["http_sd_configs"][0]
     assert job["job_name"] == "node"
     assert found["url"] == "https://127.0.0.1:19101/api/v1/sd/prometheus"
-    assert found["authorization"] == {"credentials_file": str(config.secrets_dir / "sd.token")}
+    assert found["authorization"] == {
+        "type": "Bearer",
+        "credentials_file": str(config.secrets_dir / "sd.token"),
+    }
     assert job["tls_config"]["cert_file"] == str(config.pki_dir / "scrape.pem")
     assert "insecure_skip_verify" not in render_prometheus(config)
 
