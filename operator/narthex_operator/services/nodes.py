@@ -129,7 +129,7 @@ class NodeService:
         join = JoinToken(node=view.id, secret=token)
         command = (
             f"script/join --operator {self.operator_url} --ca-pin {ca.pin}"
-            f" --state.dir /var/lib/narthex <<< {join}"
+            f" --listen {address} --state.dir /var/lib/narthex <<< {join}"
         )
         return JoinView(
             node=view, token=str(join), ca_pin=ca.pin, command=command, expires_at=expires
