@@ -8,6 +8,7 @@ import json
 import sys
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -123,6 +124,16 @@ class Block:
         if self._sets is None:
             self._sets, self._at = _unpack_meta(self.packed.meta)
         return self._sets[self._at[index]] if self._sets else ()
+
+    def meta_counts(self, first: int, end: int) -> Iterator[tuple[Labels, int]]:
+        """Count the entries of a range by their metadata."""
+        if self._sets is None:
+            self._sets, self._at = _unpack_meta(self.packed.meta)
+        if not self._sets:
+            yield (), end - first
+            return
+        for at, count in Counter(self._at[first:end]).items():
+            yield self._sets[at], count
 
     def entry(self, index: int) -> Entry:
         """Give an entry."""

@@ -1,10 +1,17 @@
 """LogQL: what each construct selects and computes."""
 
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lokilike import Client
+from narthex_logstore.engine import Engine, Window
+from narthex_logstore.logql.parser import parse
+from narthex_logstore.logql.tree import LogQuery
+from narthex_logstore.model import SECOND, Entry, Limits
+from narthex_logstore.storage import open_store
 
 MINUTE = 60 * 10**9
 LINES: tuple[tuple[str, str, dict[str, str]], ...] = (
@@ -186,3 +193,28 @@ def test_too_many_series_are_refused(client: Client, now: int) -> None:
     reply = client.get("query", query='count_over_time({job="a"}[5m])')
     assert reply.status_code == 400
     assert "maximum of series (500)" in reply.text
+
+
+@pytest.mark.parametrize("step", [1, 7, 10, 60])
+@pytest.mark.parametrize("window", [1, 5, 10, 35])
+@pytest.mark.parametrize("function", ["count_over_time", "bytes_over_time"])
+def test_counting_by_blocks_equals_counting_by_lines(
+    tmp_path: Path, step: int, window: int, function: str
+) -> None:
+    chance = random.Random(step * 100 + window)  # noqa: S311
+    times = sorted(chance.randrange(1000, 1200) for _ in range(300))
+    entries = [Entry(ts * SECOND, b"x" * (n % 7), (("n", str(n)),)) for n, ts in enumerate(times)]
+    with open_store(tmp_path) as store:
+        for start in range(0, 300, 60):
+            store.append({(("job", "a"),): entries[start : start + 60]})
+        expr = parse(f'sum by (job) ({function}({{job="a"}}[{window}s]))')
+        assert not isinstance(expr, LogQuery)
+        moments = Window(start_ns=1010 * SECOND, end_ns=1190 * SECOND, step_ns=step * SECOND)
+        result, _ = Engine(store, Limits()).measure(expr, moments)
+    wanted = []
+    for at in range(moments.steps):
+        end = 1010 + at * step
+        inside = [e for e in entries if end - window < e.ts // SECOND <= end]
+        size = len(inside) if function == "count_over_time" else sum(len(e.line) for e in inside)
+        wanted.append(float(size) if inside else None)
+    assert result == {(("job", "a"),): wanted}
