@@ -42,6 +42,7 @@ from narthex_operator.services.delivery import Delivery
 from narthex_operator.services.fleet import Check, FleetService
 from narthex_operator.services.interfaces import Services
 from narthex_operator.services.logs import LogService
+from narthex_operator.services.retention import Retention
 from narthex_operator.services.runs import RunService
 from narthex_operator.telemetry import build_registry
 from narthex_operator.webapp import create_app
@@ -58,6 +59,7 @@ DRAIN_SECONDS: Final = 10.0
 _RECONCILE_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 15.0
 _CERTIFICATE_SECONDS: Final = 3600.0
+_RETENTION_SECONDS: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,7 @@ class Parts:
             Job(name="certificates", seconds=_CERTIFICATE_SECONDS, run=self._renew),
             Job(name="sessions", seconds=_CERTIFICATE_SECONDS,
                 run=self.core.accounts.forget_old_sessions),
+            Job(name="retention", seconds=_RETENTION_SECONDS, run=self._tidy),
         )  # fmt: skip
 
     def amiss(self) -> str:
@@ -152,6 +155,9 @@ class Parts:
             self.core.audit.checkpoint()
         except UnreachableError as error:
             log.warning("audit.unwitnessed", extra={"error": str(error)})
+
+    def _tidy(self) -> None:
+        Retention(database=self.core.database).tidy()
 
     def _renew(self) -> None:
         refresh_certificates(self.config)
@@ -247,7 +253,7 @@ def running(config: OperatorConfig) -> Iterator[Parts]:
         )
         stack.callback(web.stop, drain_seconds=DRAIN_SECONDS)
         gateway = _server(
-            build_gateway(nodes=parts.core.nodes, logs_url=config.logs_url),
+            build_gateway(name_of=parts.core.nodes.name_of, logs_url=config.logs_url),
             config.gateway,
             ca=config.pki_dir / "ca.pem",
             cluster=parts.core.signer.ca().cluster,

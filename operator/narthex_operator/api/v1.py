@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
+from flask import request
 from pydantic import AwareDatetime, Field
 
 from narthex_operator.api.routing import Ask, Input, Items, Output, Route
@@ -47,7 +48,10 @@ class ParamsBody(Input):
 
 
 class RunBody(Input):
-    """A run of the plan whose digest is ``plan``; ``run_id`` makes a retry harmless."""
+    """A run of the plan whose digest is ``plan``.
+
+    ``run_id``, or the header ``Idempotency-Key``, is a UUIDv7 that makes a retry harmless.
+    """
 
     params: dict[str, Any]
     plan: str
@@ -195,7 +199,7 @@ def _submit(ask: Ask) -> RunView:
         plan=body.plan,
         reason=body.reason,
         confirmation=body.confirmation,
-        run_id=body.run_id,
+        run_id=body.run_id or request.headers.get("Idempotency-Key"),
     )
 
 

@@ -1,5 +1,6 @@
 """Keep the history of alerts, show those that are, silence them."""
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -307,7 +308,7 @@ def _from_rule(alert: RuleAlert) -> AlertView:
     labels = _bounded(alert.labels)
     return _view(
         # Alertmanager has not seen it and given it no fingerprint: its labels are its name.
-        fingerprint="pending-" + "-".join(labels.get(x, "") for x in ("alertname", "instance")),
+        fingerprint=hashlib.sha256(repr(sorted(labels.items())).encode()).hexdigest()[:16],
         state=AlertState.PENDING,
         labels=labels,
         annotations=_bounded(alert.annotations),

@@ -51,15 +51,19 @@ class Delivery:
     audit: AuditLedger
     nodes: NodeClient
     now: Callable[[], datetime] = utc_now
-    _workers: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(WORKERS, thread_name_prefix="run"), init=False
+    # Two pools: nodes that do not answer must not keep a run from being sent to one that does.
+    _senders: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(WORKERS, thread_name_prefix="send"), init=False
+    )
+    _askers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(WORKERS, thread_name_prefix="ask"), init=False
     )
     _asking: set[str] = field(default_factory=set, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def dispatch(self, run_id: str) -> None:
         """Send a run that has its row, in the background."""
-        self._workers.submit(self._guarded, self._deliver, run_id)
+        self._senders.submit(self._guarded, self._deliver, run_id)
 
     def reconcile(self) -> None:
         """Look after every run that has not ended; returns when all have been asked for."""
@@ -67,7 +71,7 @@ class Delivery:
             open_runs = session.scalars(
                 select(RunRow.id).where(RunRow.state.in_(_OPEN)).order_by(RunRow.created_at)
             ).all()
-        for task in [self._workers.submit(self._guarded, self.refresh, x) for x in open_runs]:
+        for task in [self._askers.submit(self._guarded, self.refresh, x) for x in open_runs]:
             task.result()
 
     def refresh(self, run_id: str) -> None:
@@ -84,7 +88,8 @@ class Delivery:
 
     def stop(self) -> None:
         """Begin nothing more, and wait for what is under way."""
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._senders, self._askers):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _guarded(self, work: Callable[[str], None], run_id: str) -> None:
         try:
