@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+import cramjam
+
 from narthex_exporter.errors import UnavailableError
 from narthex_logstore.block import Block, Header, Packed, pack
-from narthex_logstore.model import Entry, Labels
+from narthex_logstore.model import Entry, Labels, PushError
 
 FORMAT: Final = 1
 _SCHEMA: Final = """
@@ -112,7 +114,7 @@ class Store:
     _streams: dict[Labels, Stream] = field(default_factory=dict)
 
     def append(self, batch: Mapping[Labels, Sequence[Entry]]) -> Appended:
-        """Store a batch in one transaction. Raises UnavailableError where the disk refuses."""
+        """Store a batch in one transaction. Raises UnavailableError, PushError (streams)."""
         stored = repeated = 0
         late: dict[Labels, list[Entry]] = {}
         newest: dict[Labels, tuple[int, int]] = {}
@@ -158,10 +160,13 @@ class Store:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """Read at one moment, beside whoever writes."""
-        with contextlib.closing(_connect(self.path)) as connection:
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute("BEGIN")
-            yield Snapshot(connection)
+        try:
+            with contextlib.closing(_connect(self.path)) as connection:
+                connection.execute("PRAGMA query_only = ON")
+                connection.execute("BEGIN")
+                yield Snapshot(connection)
+        except (sqlite3.Error, cramjam.DecompressionError) as error:
+            raise UnavailableError(f"the log store cannot read {self.path}: {error}") from error
 
     @contextlib.contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
@@ -172,9 +177,9 @@ class Store:
 
     def size_bytes(self) -> int:
         """Tell how much of the file is in use."""
-        with contextlib.closing(_connect(self.path)) as connection:
+        with self.snapshot() as view:
             pages, free, size = (
-                connection.execute(f"PRAGMA {name}").fetchone()[0]
+                view.connection.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("page_count", "freelist_count", "page_size")
             )
         return int((pages - free) * size)
@@ -206,9 +211,10 @@ class Store:
 
     def _add_stream(self, db: sqlite3.Connection, labels: Labels) -> Stream:
         if len(self._streams) >= self.max_streams:
-            raise UnavailableError(
-                f"the log store holds {len(self._streams)} streams already, its limit",
-                hint="use fewer labels with many values; put them into metadata",
+            raise PushError(
+                f"Maximum active stream limit exceeded ({self.max_streams}): use fewer labels "
+                "with many values, put them into structured metadata",
+                status=429,
             )
         text = json.dumps(labels, ensure_ascii=False, separators=(",", ":"))
         db.execute("INSERT OR IGNORE INTO streams (labels) VALUES (?)", (text,))
@@ -248,6 +254,8 @@ def open_store(
     path = folder / "logs.sqlite3"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            path.touch(mode=0o600)  # lines may be private
         writer = _connect(path)
         version = writer.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, FORMAT):

@@ -19,7 +19,7 @@ from narthex_logstore.engine import Engine
 from narthex_logstore.logql.parser import parse
 from narthex_logstore.logql.tree import LogQuery
 from narthex_logstore.maintenance import Maintenance, Retention
-from narthex_logstore.model import Entry, Limits, QueryError
+from narthex_logstore.model import Entry, Limits, PushError, QueryError
 from narthex_logstore.storage import Store, open_store
 
 DAY = 24 * 3600 * 10**9
@@ -196,3 +196,20 @@ def _wait(client: Client) -> None:
         else:
             return
     raise AssertionError("the store did not start")
+
+
+def test_one_stream_too_many_is_refused_for_now(tmp_path: Path) -> None:
+    with open_store(tmp_path, max_streams=2) as store:
+        store.append({(("n", str(n)),): [Entry(DAY, b"x")] for n in range(2)})
+        with pytest.raises(PushError, match="stream limit") as caught:
+            store.append({(("n", "3"),): [Entry(DAY, b"x")], LABELS: [Entry(DAY, b"x")]})
+        assert caught.value.status == 429
+        assert len(held(store)) == 2
+
+
+def test_a_damaged_block_is_told_in_words(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        fill(store, 1)
+        store.writer.execute("UPDATE blocks SET idx = x'00'")
+        with pytest.raises(UnavailableError, match="cannot read"):
+            held(store)

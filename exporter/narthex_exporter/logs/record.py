@@ -39,6 +39,7 @@ class Counters:
     repaired: dict[str, int] = field(default_factory=dict)
     dead_letters: dict[str, int] = field(default_factory=dict)
     redactions: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
     sent_entries: int = 0
     sent_bytes: int = 0
     truncations: int = 0

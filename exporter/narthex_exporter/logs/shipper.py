@@ -72,7 +72,9 @@ class Shipper:
         if self.config.journal:
             work.append(("journal", self._follow_journal))
         for name, target in work:
-            thread = threading.Thread(target=target, name=f"logs-{name}", daemon=True)
+            thread = threading.Thread(
+                target=self._guard, args=(name, target), name=f"logs-{name}", daemon=True
+            )
             thread.start()
             self._threads.append(thread)
         log.info("logs.started", extra={"files": len(self.config.files), "to": self.push_url})
@@ -98,6 +100,9 @@ class Shipper:
             "dead_letter_entries", "Entries set aside for good.", "reason", counters.dead_letters
         )
         yield _by("redactions", "Secrets taken out, by rule.", "rule", counters.redactions)
+        yield _by(
+            "part_failures", "Restarts of a part after a mistake.", "part", counters.failures
+        )
         yield _counter("truncations", "Files that were cut short.", counters.truncations)
         yield _counter("rotations", "Files that were replaced.", counters.rotations)
         yield _counter("clock_steps", "Entries from the future.", counters.clock_steps)
@@ -115,6 +120,16 @@ class Shipper:
             "When the store last took a push.",
             self._pusher.last_success_seconds,
         )
+
+    def _guard(self, name: str, work: Callable[[], None]) -> None:
+        while not self._stopping.is_set():
+            try:
+                work()
+            except Exception:
+                # The one boundary of the shipper: a mistake of ours costs a pause, not the logs.
+                log.exception("logs.part_failed", extra={"part": name})
+                self.counters.add(self.counters.failures, name)
+                self._stopping.wait(self.degraded_seconds)
 
     def _push(self) -> None:
         while not self._stopping.is_set():

@@ -28,6 +28,7 @@ AHEAD_NS: Final = 300 * SECOND
 # The store takes a week; an hour is left for the way there.
 BEHIND_NS: Final = (7 * 24 - 1) * 3600 * SECOND
 _DEAD_LETTERS: Final = 10_000
+_DEAD_LETTER_CHARS: Final = 8192
 _ROW_OVERHEAD: Final = 96
 _POSITIONS_KEPT_SECONDS: Final = 30 * 24 * 3600
 _SCHEMA: Final = """
@@ -168,7 +169,7 @@ class Spool:
                 (
                     _dump(row.labels),
                     row.ts_ns,
-                    row.line,
+                    row.line[:_DEAD_LETTER_CHARS],
                     _dump(row.meta),
                     reason,
                     self.now_ns() // SECOND,

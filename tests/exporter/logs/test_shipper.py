@@ -69,6 +69,25 @@ def test_a_restart_sends_nothing_twice_and_misses_nothing(store: Client, tmp_pat
         until(lambda: lines(store) == ["1", "2"])
 
 
+def test_a_file_whose_name_is_no_text_is_shipped(store: Client, tmp_path: Path) -> None:
+    with open(os.fsencode(tmp_path) + b"/\xff\n.log", "w") as out:  # noqa: PTH123
+        out.write("1\n")
+    with shipping(tmp_path, store.url):
+        until(lambda: lines(store) == ["1"])
+
+
+def test_a_mistake_of_ours_pauses_a_part_and_is_counted(
+    store: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.log").write_text("1\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("narthex_exporter.logs.files.pieces", None)
+        with shipping(tmp_path, store.url) as shipper:
+            until(lambda: metrics(shipper)["part_failures"] >= 1)
+            patched.undo()
+            until(lambda: lines(store) == ["1"])
+
+
 def test_logs_go_by_tls_under_the_nodes_own_certificate(
     store: Client, tmp_path: Path, authority: Any
 ) -> None:
