@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from lokilike import Client
 from narthex_exporter.errors import ConfigError
 from narthex_exporter.logs.config import LogsConfig
 from narthex_exporter.logs.shipper import Shipper
 from narthex_exporter.transport.identity import Role
+from narthex_exporter.transport.server import Listener, Server, listen_tcp
 from narthex_exporter.transport.tls import ReloadingContext
+from narthex_operator.gateway import build_gateway
 from shipping import Proxy, metrics, proxied, shipping, until
 
 PROGRAM = """
@@ -100,6 +103,26 @@ def test_logs_go_by_tls_under_the_nodes_own_certificate(
     ):
         until(lambda: lines(store) == ["secretly"])
     assert proxy.peers == {"spiffe://0123456789abcdef.narthex.internal/node/n1"}
+
+
+def test_the_operators_gateway_takes_what_the_shipper_sends(
+    store: Client, tmp_path: Path, authority: Any
+) -> None:
+    (tmp_path / "a.log").write_text("\x1b[31mred\x1b[0m\n\\x\n" + "y" * 300_000 + "\n")
+    gateway = build_gateway(
+        name_of=lambda peer: f"named-{peer.id}", logs_url=store.url, registry=CollectorRegistry()
+    )
+    tls = ReloadingContext(authority.issue(Role.SERVER, "gateway"))
+    sock = listen_tcp("127.0.0.1", 0)
+    url = f"https://127.0.0.1:{sock.getsockname()[1]}"
+    with (
+        Server(gateway, [Listener(sock=sock, tls=tls)]),
+        shipping(tmp_path, url, tls=authority.issue(Role.NODE, "n1")) as shipper,
+    ):
+        until(lambda: len(lines(store, '{node="named-n1"}')) == 4)
+        assert metrics(shipper)["push_failures"] == 0
+    gateway._session.close()  # type: ignore[attr-defined]
+    assert lines(store)[:2] == ["\x1b[31mred\x1b[0m", "\\x"]
 
 
 def test_nothing_is_sent_to_a_gateway_of_another_authority(
