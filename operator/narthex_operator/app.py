@@ -188,7 +188,13 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         alertmanager=alertmanager_client(config.alertmanager_url),
         logs=loki_client(config.logs_url),
     )
-    delivery = Delivery(database=database, audit=audit, nodes=clients.nodes)
+    delivery = Delivery(
+        database=database,
+        audit=audit,
+        nodes=clients.nodes,
+        # Several operators can share a PostgreSQL; SQLite's file has one.
+        alone=database.engine.dialect.name == "sqlite",
+    )
     alerts = AlertService(
         database=database,
         audit=audit,

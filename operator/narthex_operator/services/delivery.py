@@ -45,12 +45,18 @@ def utc_now() -> datetime:
 
 @dataclass(slots=True, kw_only=True)
 class Delivery:
-    """Sends runs in threads of its own, and asks after those that have not ended."""
+    """Sends runs in threads of its own, and asks after those that have not ended.
+
+    ``alone`` says that no other operator uses the database: what was not sent when this one
+    began, nobody will send.
+    """
 
     database: Database
     audit: AuditLedger
     nodes: NodeClient
+    alone: bool = False
     now: Callable[[], datetime] = utc_now
+    _began: datetime = field(init=False)
     # Two pools: nodes that do not answer must not keep a run from being sent to one that does.
     _senders: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(WORKERS, thread_name_prefix="send"), init=False
@@ -60,6 +66,9 @@ class Delivery:
     )
     _asking: set[str] = field(default_factory=set, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.now()
 
     def dispatch(self, run_id: str) -> None:
         """Send a run that has its row, in the background."""
@@ -159,7 +168,8 @@ class Delivery:
         if RunState(row.state).final:
             return
         if row.sent_at is None:
-            if self.now() - row.created_at > _FORGOTTEN:
+            left_over = self.alone and row.created_at < self._began
+            if left_over or self.now() - row.created_at > _FORGOTTEN:
                 self._fail(
                     run_id,
                     "the operator stopped before the run was sent: nothing was done",

@@ -91,12 +91,14 @@ def stubborn() -> Iterator[dict[str, Any]]:
     process.stdout.close()
 
 
+@pytest.mark.parametrize("moment", ["at once", "while it runs"])
 def test_one_that_is_killed_in_mid_run_tells_the_true_outcome_when_it_is_back(
     program: Program,
     config: OperatorConfig,
     signer: SignerClient,
     tmp_path: Path,
     stubborn: dict[str, Any],
+    moment: str,
 ) -> None:
     node = RealNode(tmp_path / "node", signer)
     with node.front(), node.actor():
@@ -106,12 +108,15 @@ def test_one_that_is_killed_in_mid_run_tells_the_true_outcome_when_it_is_back(
             plan = program.call("POST", f"{SIGNAL}/plans", json={"params": stubborn})
             body = {"params": stubborn, "plan": plan["plan"]["digest"], "reason": "a test"}
             run = program.call("POST", f"{SIGNAL}/runs", json=body)
+            path = f"/api/v1/runs/{run['id']}"
+            if moment == "while it runs":
+                until(lambda: program.call("GET", path)["state"] == "running", what="the run runs")
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
         with program.running():
 
             def ended() -> Any:
-                found = program.call("GET", f"/api/v1/runs/{run['id']}")
+                found = program.call("GET", path)
                 return found if found["finished_at"] else None
 
             done = until(ended, seconds=45, what="the outcome is known")
