@@ -2,9 +2,11 @@
 
 import base64
 import hashlib
+import socket
+import ssl
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -33,12 +35,24 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     assert not (found.home / "run.json").exists()
 
 
+def panel_key(product: Product) -> bytes:
+    """Fetch the panel's public key over a connection that the installation's CA vouches for."""
+    url = urlsplit(product.run.panel.url)
+    context = ssl.create_default_context(cafile=product.run.panel.ca_file)
+    with (
+        socket.create_connection((url.hostname, url.port), timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname=url.hostname) as sock,
+    ):
+        der = sock.getpeercert(binary_form=True)
+    assert der is not None
+    key = x509.load_der_x509_certificate(der).public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
 @pytest.fixture(scope="session")
 def browser(product: Product) -> Iterator[Browser]:
-    """Run a real Chromium that trusts exactly the key of this installation's CA."""
-    ca = x509.load_pem_x509_certificate(Path(product.run.panel.ca_file).read_bytes())
-    key = ca.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    pin = base64.b64encode(hashlib.sha256(key).digest()).decode()
+    """Run a real Chromium that trusts exactly the key that the panel proves to have."""
+    pin = base64.b64encode(hashlib.sha256(panel_key(product)).digest()).decode()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,

@@ -141,9 +141,7 @@ def query(product: Product, name: str, params: dict[str, Any]) -> Any:
 @pytest.fixture
 def stubborn() -> Iterator[subprocess.Popen[bytes]]:
     """A process that ignores the request to end, so that a run on it takes its full time."""
-    code = (
-        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(9)"
-    )
+    code = "import signal as s, time; s.signal(15, s.SIG_IGN); print(flush=True); time.sleep(99)"
     process = subprocess.Popen([sys.executable, "-Ic", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
@@ -156,7 +154,7 @@ def stubborn() -> Iterator[subprocess.Popen[bytes]]:
 def start_run(product: Product, pid: int) -> dict[str, Any]:
     node = product.run.nodes[0].name
     ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    params = {"pid": pid, "start_ticks": ticks, "signal": "SIGTERM"}
+    params = {"pid": pid, "start_ticks": ticks, "signal": "TERM"}
     path = f"/api/v1/nodes/{node}/actions/process.signal"
     plan = product.api(f"{path}/plans", {"params": params})
     found: dict[str, Any] = product.api(

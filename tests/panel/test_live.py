@@ -10,7 +10,7 @@ from tests.panel.fakes import World, services
 from tests.panel.webapp import COOKIE, make_app
 
 from narthex_operator.errors import LimitedError, NotSignedInError, UnreachableError
-from narthex_panel.live import Events, Live, Shared, changed_rows
+from narthex_panel.live import MAX_STREAMS, Events, Live, Shared, changed_rows
 
 
 class Clock:
@@ -141,7 +141,7 @@ def test_a_stream_tells_of_problems_and_goes_on(live: Live) -> None:
 
 
 def test_streams_are_bounded(live: Live) -> None:
-    for _ in range(64):
+    for _ in range(MAX_STREAMS):
         live.admit()
     with pytest.raises(LimitedError):
         live.admit()

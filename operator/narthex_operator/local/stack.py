@@ -250,6 +250,9 @@ class Stack:
                     "--storage.tsdb.retention.time=15d",
                     f"--web.listen-address=127.0.0.1:{port}",
                     "--web.enable-lifecycle",
+                    # What fires in the seconds after a start or reload, before Alertmanager is
+                    # found again, is dropped: do not wait a minute to tell it again.
+                    "--rules.alert.resend-delay=10s",
                 ),
                 log=home.log("prometheus"),
                 ready=lambda: Probe(port=port).amiss("/-/ready"),
