@@ -131,12 +131,20 @@ class Parts:
         )  # fmt: skip
 
     def amiss(self) -> str:
-        """Say why the operator cannot do its work; empty when it can."""
-        try:
-            self.core.signer.ca()
-            self.core.audit.head()
-        except (OperatorError, SQLAlchemyError) as error:
-            return " ".join(str(error).split())[:300]
+        """Say why the operator cannot do its work; empty when it can.
+
+        Anybody may ask: the log has the details, the answer has none.
+        """
+        checks: tuple[tuple[str, Callable[[], object]], ...] = (
+            ("the signer", self.core.signer.ticket_keys),
+            ("the database", self.core.audit.head),
+        )
+        for name, check in checks:
+            try:
+                check()
+            except (OperatorError, SQLAlchemyError) as error:
+                log.warning("operator.not-ready", extra={"part": name, "error": str(error)})
+                return f"{name} does not answer"
         return ""
 
     def note_denial(self, actor: Actor, what: str, error: DeniedError) -> None:

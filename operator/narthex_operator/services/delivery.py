@@ -95,6 +95,23 @@ class Delivery:
             with self._lock:
                 self._asking.discard(run_id)
 
+    def withdraw(self, run_id: str) -> bool:
+        """Cancel a run that was not sent yet; tell whether that was in time."""
+        with self.database.session() as session:
+            done = session.execute(
+                update(RunRow)
+                .where(
+                    RunRow.id == run_id,
+                    RunRow.state == RunState.QUEUED,
+                    RunRow.sent_at.is_(None),
+                )
+                .values(state=RunState.CANCELLED, finished_at=self.now())
+            )
+            if not isinstance(done, CursorResult) or done.rowcount != 1:
+                return False
+            self._tell(session, session.get_one(RunRow, run_id))
+            return True
+
     def stop(self) -> None:
         """Begin nothing more, and wait for what is under way."""
         for pool in (self._senders, self._askers):
@@ -122,6 +139,8 @@ class Delivery:
     def _send(self, run_id: str) -> None:
         with self.database.reading() as session:
             row, node = _load(session, run_id)
+        if row.state != RunState.QUEUED:
+            return
         why = refusal(node)
         if why:
             self._fail(run_id, why, "")

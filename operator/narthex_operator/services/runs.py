@@ -209,10 +209,11 @@ class RunService:
                 resource=row.resource,
                 run=run_id,
             )
-        with self.database.reading() as session:
-            node = ref_of(session.get_one(Node, row.node_id))
-        self.client.cancel_run(node, _asker(actor), run_id)
-        self.delivery.refresh(run_id)
+        if not self.delivery.withdraw(run_id):
+            with self.database.reading() as session:
+                node = ref_of(session.get_one(Node, row.node_id))
+            self.client.cancel_run(node, _asker(actor), run_id)
+            self.delivery.refresh(run_id)
         return view_of(self._find(run_id))
 
     def _action(self, name: str) -> Action[Any]:

@@ -1,5 +1,6 @@
 """Plan, run, result on a real node; and every way in which it can be said no."""
 
+import subprocess
 import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from narthex_operator.errors import (
 )
 from narthex_operator.services.access import GRANTS, Actor, Grant, Role, local_actor
 from realnode import RealNode
+from rig import until
 
 ADMIN = local_actor("tests")
 VIEWER = Actor(id="user:9", name="vera", grants=GRANTS[Role.VIEWER])
@@ -274,6 +276,38 @@ def test_a_run_in_doubt_is_asked_for_and_never_sent_again(
     assert desk.events(over) == ["run.finished"]
     assert desk.events(fresh) == []
     assert Path(f"/proc/{victim['pid']}").exists()
+
+
+def test_a_run_that_was_not_sent_yet_is_withdrawn(
+    desk: Any, node: RealNode, victim: dict[str, int]
+) -> None:
+    run_id = write_row(desk, victim, created_at=datetime.now(UTC))
+    with node.actor():
+        assert desk.runs.cancel(ADMIN, run_id).state is RunState.CANCELLED
+        desk.delivery.dispatch(run_id)
+        desk.delivery.reconcile()
+    assert desk.events(run_id) == ["run.cancel-requested", "run.finished"]
+    assert Path(f"/proc/{victim['pid']}").exists()
+    with pytest.raises(ConflictError, match="ended already"):
+        desk.runs.cancel(ADMIN, run_id)
+
+
+def test_a_run_under_way_is_cancelled_on_its_node(desk: Any, node: RealNode) -> None:
+    code = (
+        "import signal,time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(99)"
+    )
+    with node.actor(), subprocess.Popen(["python3", "-Ic", code], stdout=subprocess.PIPE) as it:
+        assert it.stdout is not None
+        it.stdout.readline()
+        ticks = Path(f"/proc/{it.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        params = signal({"pid": it.pid, "start_ticks": int(ticks)})
+        run = submit(desk, params, planned(desk, params))
+        until(lambda: desk.runs.get(ADMIN, run.id).state is RunState.RUNNING, what="it runs")
+        desk.runs.cancel(ADMIN, run.id)
+        done = desk.ended(run.id)
+        it.kill()
+    assert done.state is RunState.CANCELLED
+    assert desk.events(run.id) == ["run.requested", "run.cancel-requested", "run.finished"]
 
 
 def test_a_run_on_a_removed_node_is_lost(
