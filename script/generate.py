@@ -1,10 +1,31 @@
 """Write what is derived from declarations; with --check, fail when that changes anything."""
 
+import ast
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = re.compile(r"(<!-- from (\S+?)(?:: (\w+))? -->\n```python\n)(.*?)(```)", re.DOTALL)
+
+
+def with_examples(path: Path) -> str:
+    """Put the real code where a document says ``<!-- from FILE: FUNCTION -->``."""
+    return EXAMPLE.sub(
+        lambda found: found[1] + _code(found[2], found[3]) + found[5], path.read_text()
+    )
+
+
+def _code(name: str, function: str | None) -> str:
+    text = (ROOT / name).read_text()
+    if function is None:
+        return text
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            first = min(item.lineno for item in [node, *node.decorator_list])
+            return "\n".join(text.splitlines()[first - 1 : node.end_lineno]) + "\n"
+    raise LookupError(f"{name} has no function {function}")
 
 
 def targets() -> dict[str, Callable[[], str]]:
@@ -13,6 +34,7 @@ def targets() -> dict[str, Callable[[], str]]:
     from narthex_exporter.collectors import reference as collectors  # noqa: PLC0415
 
     return {
+        "CONTRIBUTING.md": lambda: with_examples(ROOT / "CONTRIBUTING.md"),
         "docs/reference/actions.md": actions.markdown,
         "docs/reference/metrics.md": collectors.markdown,
     }

@@ -179,6 +179,7 @@ def test_an_operator_killed_in_mid_run_comes_back_and_tells_the_true_outcome(
         return now if now["state"] not in {"queued", "running", "unknown"} else None
 
     now = until(outcome, seconds=60, what="the run's outcome is known")
+    assert now is not None
     assert stubborn.poll() is None
     assert now["state"] == "failed"
     assert "alive" in json.dumps(now)

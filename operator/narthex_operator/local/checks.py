@@ -71,8 +71,8 @@ def check_ports(address: str, ports: Iterable[tuple[str, int]]) -> None:
 def _holder(port: int) -> str:
     try:
         for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN and connection.laddr
-            if listens and connection.laddr.port == port and connection.pid:
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and connection.laddr[1:2] == (port,) and connection.pid:
                 return f" (held by {psutil.Process(connection.pid).name()}, pid {connection.pid})"
     except psutil.Error:
         return ""
