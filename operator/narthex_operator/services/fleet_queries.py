@@ -10,7 +10,8 @@ from narthex_operator.services.views import Chart, Series
 
 # Filesystems that have no room to run out of, or are full by nature, are left out. Waiting for
 # disks is not work. Shares of processors are taken of the sum of all modes: over the first
-# seconds of a series, rates are too small, and a share of them is right still. A node that is down has no present samples: `last` asks its own clock.
+# seconds of a series rates are too small, and a share of them is right still. A node that is
+# down has no present samples: `last` asks its own clock.
 _FIGURES: Final = {
     "up": 'max by (node) (up{job="node"})',
     "at": 'max by (node) (timestamp(node_time_seconds{job="node"}))',
