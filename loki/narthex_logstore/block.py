@@ -9,7 +9,7 @@ import sys
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import attrgetter
@@ -18,6 +18,7 @@ from typing import Final
 import cramjam
 
 from narthex_logstore.model import Entry, Labels
+from narthex_logstore.regex import Pattern
 
 TARGET_BYTES: Final = 512 << 10
 _by_time: Final = attrgetter("ts")
@@ -139,13 +140,30 @@ class Block:
         """Give an entry."""
         return Entry(self.time(index), self.line(index), self.meta(index))
 
+    @property
+    def one_line_each(self) -> bool:
+        """Tell whether no entry holds a newline of its own."""
+        return self.text.count(b"\n") == self.packed.entries
+
     def holding(self, needle: bytes) -> Iterator[int]:
         """Name the entries whose line may contain some bytes: no other does."""
-        position = self.text.find(needle)
-        while position >= 0:
+        return self._hits(lambda start: self.text.find(needle, start))
+
+    def matching(self, pattern: Pattern) -> Iterator[int]:
+        """Name the entries that a pattern finds which never matches a newline."""
+
+        def find(start: int) -> int:
+            match = pattern.search(self.text, start)
+            return -1 if match is None else match.start()
+
+        return self._hits(find)
+
+    def _hits(self, find: Callable[[int], int]) -> Iterator[int]:
+        position = find(0)
+        while 0 <= position < len(self.text):
             index = bisect_right(self.ends, position)
             yield index
-            position = self.text.find(needle, self.ends[index])
+            position = find(self.ends[index])
 
 
 def _pack_meta(entries: Sequence[Entry], level: int) -> bytes:

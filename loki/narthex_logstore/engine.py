@@ -5,7 +5,7 @@ import threading
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -345,17 +345,16 @@ class _Cells:
 
 
 def _candidates(block: Block, pipeline: Pipeline, run: _Run, *, backward: bool) -> Iterator[int]:
-    indices: Iterator[int] | list[int]
+    order: Iterable[int] = range(len(block.times))
     if pipeline.needle:
-        indices = list(block.holding(pipeline.needle))
-        indices = reversed(indices) if backward else iter(indices)
-    else:
-        order = range(len(block.times))
-        indices = iter(reversed(order) if backward else order)
+        order = block.holding(pipeline.needle)
+    elif pipeline.pattern is not None and block.one_line_each:
+        order = block.matching(pipeline.pattern)
+    indices = reversed(list(order)) if backward else iter(order)
     for number, index in enumerate(indices):
         if number % 4096 == 4095:  # noqa: PLR2004 - now and then
             run.check()
-        if pipeline.keeps(block.line(index)) if pipeline.filters else True:
+        if not pipeline.filters or pipeline.keeps(block.line(index)):
             yield index
 
 

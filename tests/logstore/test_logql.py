@@ -218,3 +218,28 @@ def test_counting_by_blocks_equals_counting_by_lines(
         size = len(inside) if function == "count_over_time" else sum(len(e.line) for e in inside)
         wanted.append(float(size) if inside else None)
     assert result == {(("job", "a"),): wanted}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("b", {"abc", "b\nb", "xb"}),
+        ("^b", {"b\nb"}),
+        ("b$", {"xb", "b\nb"}),
+        ("c.?x", set()),
+        (r"c[^q]x", set()),
+        (r"b\sb", {"b\nb"}),
+        (r"\bx", {"xb"}),
+        ("", {"abc", "b\nb", "xb", ""}),
+        ("(?s)c.*x", set()),
+        (r"x*", {"abc", "b\nb", "xb", ""}),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["b\nb"]])
+def test_a_pattern_never_matches_over_two_lines(
+    client: Client, now: int, pattern: str, expected: set[str], more: list[str]
+) -> None:
+    entries = ["abc", "xb", "", *more]
+    client.lines({"job": "a"}, *([str(now + n), line] for n, line in enumerate(entries)))
+    found = {line for _, line in client.select(f'{{job="a"}} |~ `{pattern}`')}
+    assert found == expected & set(entries)

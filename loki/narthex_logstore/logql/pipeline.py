@@ -22,7 +22,7 @@ from narthex_logstore.logql.tree import (
 )
 from narthex_logstore.logql.units import parse_bytes, parse_duration
 from narthex_logstore.model import SECOND
-from narthex_logstore.regex import searching, whole
+from narthex_logstore.regex import Pattern, searching, whole, within_lines
 
 ERROR: Final = "__error__"
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_]")
@@ -52,10 +52,12 @@ Step = Callable[[bytes, dict[str, str]], bytes | None]
 class Pipeline:
     """A compiled pipeline: filters on the raw line first, then steps that know labels.
 
-    ``needle`` is in every line that passes, so that a search may begin with it.
+    ``needle`` is in every line that passes, and ``pattern`` matches in it, so that a search of
+    many lines at once may begin with either.
     """
 
     needle: bytes
+    pattern: Pattern | None
     filters: tuple[LinePredicate, ...]
     steps: tuple[Step, ...]
 
@@ -87,8 +89,14 @@ def compile_pipeline(stages: Sequence[Stage]) -> Pipeline:
         for each in plain
         if each.how is Match.EQUAL and len(each.values) == 1
     ]
+    patterns = (
+        within_lines(each.values[0])
+        for each in plain
+        if each.how is Match.REGEX and len(each.values) == 1
+    )
     return Pipeline(
         needle=max(needles, key=len, default=b""),
+        pattern=next((each for each in patterns if each is not None), None),
         filters=tuple(_line_predicate(each) for each in plain),
         steps=tuple(_step(each) for each in stages[leading:]),
     )
