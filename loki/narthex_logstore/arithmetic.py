@@ -7,6 +7,7 @@ from typing import Final
 from narthex_logstore.logql.tree import Binary
 from narthex_logstore.model import Labels, QueryError
 
+# A value a step, None where a series has none.
 Values = list[float | None]
 Series = dict[Labels, Values]
 

@@ -3,15 +3,12 @@
 import heapq
 import threading
 import time
-from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Literal
 
-from narthex_logstore.arithmetic import aggregate, combine
+from narthex_logstore.arithmetic import Series, aggregate, combine
 from narthex_logstore.block import Block, Header
 from narthex_logstore.logql.pipeline import ERROR, Pipeline, compile_pipeline, matcher_predicate
 from narthex_logstore.logql.tree import (
@@ -27,11 +24,9 @@ from narthex_logstore.logql.tree import (
 )
 from narthex_logstore.model import SECOND, Labels, Limits, QueryError, as_labels, format_labels
 from narthex_logstore.storage import Snapshot, Store, Stream
+from narthex_logstore.windows import Cells, Window, too_many_series
 
 Direction = Literal["forward", "backward"]
-# A value a step, None where a series has none.
-Values = list[float | None]
-Series = dict[Labels, Values]
 
 
 @dataclass(slots=True)
@@ -51,20 +46,6 @@ class Found:
     ts: int
     line: bytes
     labels: Labels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """The moments at which a metric query is evaluated; Unix nanoseconds, both ends included."""
-
-    start_ns: int
-    end_ns: int
-    step_ns: int
-
-    @property
-    def steps(self) -> int:
-        """How many moments there are."""
-        return (self.end_ns - self.start_ns) // self.step_ns + 1
 
 
 @dataclass(slots=True)
@@ -129,7 +110,7 @@ class Engine:
         with self._run() as run:
             result = self._evaluate(expr, window, run)
             if isinstance(result, dict) and len(result) > self.limits.series_per_query:
-                raise _too_many_series(self.limits.series_per_query)
+                raise too_many_series(self.limits.series_per_query)
             return result, run.stats
 
     def _evaluate(self, expr: Expr, window: Window, run: "_Run") -> float | Series:
@@ -161,7 +142,7 @@ class Engine:
         self, expr: RangeFunction, window: Window, run: "_Run", grouping: Grouping | None
     ) -> Series:
         pipeline = compile_pipeline(expr.query.stages)
-        cells = _Cells(window, expr.range_ns, self.limits)
+        cells = Cells(window, expr.range_ns, self.limits)
         start, end = window.start_ns - expr.range_ns + 1, window.end_ns + 1
         in_bytes = expr.name.startswith("bytes_")
         for stream in matching(self.store.streams(), expr.query.matchers):
@@ -277,73 +258,6 @@ class _Nearest:
         return [item[2] for item in sorted(self.heap, key=lambda each: (-each[0], -each[1]))]
 
 
-class _Cells:
-    """Add up windows that end at each step, as differences: an entry costs two additions."""
-
-    def __init__(self, window: Window, range_ns: int, limits: Limits) -> None:
-        self.window = window
-        self.range_ns = range_ns
-        self.limits = limits
-        self.steps = window.steps
-        self.found: dict[Labels, tuple[array[float], array[float]]] = {}
-
-    def span(self, ts: int) -> tuple[int, int]:
-        """Name the first and the last step whose window (step - range, step] holds a time."""
-        since = ts - self.window.start_ns
-        step = self.window.step_ns
-        return max(0, -(-since // step)), min(self.steps - 1, (since + self.range_ns - 1) // step)
-
-    def same(self, first_ts: int, last_ts: int) -> bool:
-        """Tell whether all times between two are in the same windows."""
-        return self.span(first_ts) == self.span(last_ts)
-
-    def parts(self, block: Block) -> Iterator[tuple[int, int, int]]:
-        """Cut a block where windows begin and end: a time, first entry, the one behind the last.
-
-        Entries are sorted by time, so that a part costs one search and no look at its entries.
-        """
-        start, step, range_ns = self.window.start_ns, self.window.step_ns, self.range_ns
-        first, count = 0, len(block.times)
-        while first < count:
-            ts = block.time(first)
-            since = ts - start
-            entered = -(-since // step) * step + 1
-            left = ((since + range_ns - 1) // step + 1) * step - range_ns + 1
-            until = start + min(entered, left) - block.packed.min_ts
-            last = bisect_left(block.times, until, first + 1)
-            yield ts, first, last
-            first = last
-
-    def add(self, key: Labels, ts: int, count: float, weight: float) -> None:
-        """Count entries of one time, or of times that are in the same windows."""
-        first, last = self.span(ts)
-        if first > last:
-            return
-        cells = self.found.get(key)
-        if cells is None:
-            if (len(self.found) + 1) * self.steps > self.limits.cells_per_query:
-                raise _too_many_series(len(self.found))
-            empty = bytes(8 * (self.steps + 1))
-            cells = self.found[key] = (array("d", empty), array("d", empty))
-        counts, weights = cells
-        counts[first] += count
-        counts[last + 1] -= count
-        weights[first] += weight
-        weights[last + 1] -= weight
-
-    def series(self, divisor: float) -> Series:
-        """Give the sums."""
-        return {
-            key: [
-                weight / divisor if count > 0 else None
-                for count, weight in zip(
-                    list(accumulate(counts))[:-1], list(accumulate(weights))[:-1], strict=True
-                )
-            ]
-            for key, (counts, weights) in self.found.items()
-        }
-
-
 def _candidates(block: Block, pipeline: Pipeline, run: _Run, *, backward: bool) -> Iterator[int]:
     order: Iterable[int] = range(len(block.times))
     if pipeline.needle:
@@ -402,7 +316,7 @@ def _measure(
 
 
 def _count_by_meta(
-    cells: _Cells, block: Block, base: dict[str, str], grouping: Grouping | None
+    cells: Cells, block: Block, base: dict[str, str], grouping: Grouping | None
 ) -> None:
     known: dict[Labels, Labels] = {}
     for ts, first, last in cells.parts(block):
@@ -416,12 +330,3 @@ def _count_by_meta(
 def _settled_by(names: set[str], grouping: Grouping | None) -> bool:
     """Tell whether a stream's own labels alone decide its group."""
     return grouping is not None and not grouping.without and grouping.names <= names
-
-
-def _too_many_series(count: int) -> QueryError:
-    return QueryError(
-        f"maximum of series ({count}) reached for a single query; "
-        "consider reducing query cardinality by adding more specific stream selectors, "
-        "reducing the time range, or aggregating results with functions like sum(), count() or "
-        "topk()"
-    )

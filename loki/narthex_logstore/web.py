@@ -17,14 +17,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from narthex_exporter.errors import UnavailableError
 from narthex_logstore import params
+from narthex_logstore.arithmetic import Series
 from narthex_logstore.block import Header
-from narthex_logstore.engine import Engine, Found, Series, Stats, Window, matching
+from narthex_logstore.engine import Engine, Found, Stats, matching
 from narthex_logstore.logql.parser import parse, parse_selector
 from narthex_logstore.logql.tree import LogQuery
 from narthex_logstore.model import SECOND, Limits, PushError, QueryError
 from narthex_logstore.push import read_push, too_late, validate
 from narthex_logstore.storage import Store, Stream
 from narthex_logstore.telemetry import Telemetry
+from narthex_logstore.windows import Window
 
 log = logging.getLogger(__name__)
 

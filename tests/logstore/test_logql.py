@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from lokilike import Client
-from narthex_logstore.engine import Engine, Window
+from narthex_logstore.engine import Engine
 from narthex_logstore.logql.parser import parse
 from narthex_logstore.logql.tree import LogQuery
 from narthex_logstore.model import SECOND, Entry, Limits
 from narthex_logstore.storage import open_store
+from narthex_logstore.windows import Window
 
 MINUTE = 60 * 10**9
 LINES: tuple[tuple[str, str, dict[str, str]], ...] = (
