@@ -17,7 +17,14 @@ MAX_LINES: Final = 2000
 MAX_SPAN: Final = timedelta(days=31)
 MAX_TEXT: Final = 1024
 LABELS: Final = ("node", "job", "unit", "filename")
-LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+# Each level with the words that programs, journals and Loki have for it.
+LEVELS: Final = {
+    "debug": "debug|trace",
+    "info": "info|notice",
+    "warning": "warn|warning",
+    "error": "err|error",
+    "critical": "critical|fatal|alert|emerg",
+}
 _BAD_REQUEST: Final = 400
 _LABELS_OVER: Final = timedelta(days=1)
 
@@ -104,7 +111,7 @@ def build_query(search: LogSearch) -> str:
     if search.text:
         query += f" {'|~' if search.regex else '|='} {quoted(search.text)}"
     if search.level:
-        query += f" | level={quoted(search.level)}"
+        query += f" | level=~{quoted(LEVELS[search.level])}"
     return query
 
 

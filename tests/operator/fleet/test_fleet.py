@@ -92,7 +92,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             ],
         }
         with prometheus(folder, config) as server:
-            yield Watched(machine, server)
+            found = Watched(machine, server)
+            until(lambda: row(found.service().overview(ADMIN)).sampled_at, what="the first scrape")
+            yield found
 
 
 def row(view: FleetView, name: str = "web-1") -> NodeStatus:

@@ -67,7 +67,7 @@ CASES = [
     ({"node": "web-1", "unit": "a.service"}, '{node="web-1", unit="a.service"}'),
     ({"text": 'a "b" \\ {c}'}, '{node=~".+"} |= "a \\"b\\" \\\\ {c}"'),
     ({"text": "a.*b", "regex": True}, '{node=~".+"} |~ "a.*b"'),
-    ({"level": "error"}, '{node=~".+"} | level="error"'),
+    ({"level": "warning"}, '{node=~".+"} | level=~"warn|warning"'),
     ({"text": "\n`\x00"}, '{node=~".+"} |= "\\n`\\u0000"'),
 ]
 
