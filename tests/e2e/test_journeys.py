@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from rig import Product, until
+from rig import ROOT, Product, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -75,6 +75,49 @@ def test_the_fleet_shows_every_node_live_and_fresh(page: Page, product: Product)
         page.wait_for_timeout(1000)
     assert len({round(age - index) for index, age in enumerate(ages)}) > 1, "nothing moves"
     assert sorted(ages)[len(ages) // 2] < 5, ages
+
+
+def test_another_machine_joins_with_one_pasted_line_and_its_actor_is_off(
+    page: Page, product: Product, tmp_path: Path
+) -> None:
+    port = int(product.environment["NARTHEX_PORT_BASE"]) + 13
+    page.goto("/")
+    page.get_by_role("link", name="Add a node").click()
+    page.get_by_label("Name").fill("web-9")
+    page.get_by_label("Address").fill(f"127.0.0.1:{port}")
+    page.get_by_role("button", name="Make the line").click()
+    line = page.locator("#join-command").inner_text()
+    assert "/var/lib/narthex" in line
+    output = tmp_path / "output"
+    with output.open("w") as said:
+        machine = subprocess.Popen(
+            ["bash", "-c", line.replace("/var/lib/narthex", str(tmp_path / "state"))],
+            cwd=ROOT,
+            env=product.environment,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        until(lambda: "fingerprint: " in output.read_text(), seconds=30, what=output.read_text())
+        words = re.findall(r"fingerprint: (.*)", output.read_text())[0]
+        page.goto("/")
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name="web-9"))
+        expect(row).to_contain_text("Waiting for approval")
+        expect(row).to_contain_text(words)
+        page.once("dialog", lambda dialog: dialog.accept())
+        row.get_by_role("button", name="Approve").click()
+        page.wait_for_url("**/nodes/web-9/**")
+        page.goto("/")
+        expect(row).to_contain_text("Up", timeout=30_000)
+        expect(row.locator('[data-label="CPU"]')).to_have_text(re.compile(r"\d+\s?%"))
+        page.goto("/nodes/web-9/processes")
+        expect(page.get_by_text("actor").first).to_be_visible()
+        assert page.get_by_role("link", name="Stop").count() == 0
+    finally:
+        machine.terminate()
+        machine.wait(timeout=20)
+    product.api("/api/v1/nodes/web-9", method="DELETE")
+    until(lambda: not product.prometheus('up{node="web-9"}'), what="it is no longer scraped")
 
 
 def test_a_node_page_draws_an_hour_from_prometheus(page: Page, product: Product) -> None:
