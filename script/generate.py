@@ -32,11 +32,14 @@ def targets() -> dict[str, Callable[[], str]]:
     """Name each derived file and what writes it."""
     from narthex_exporter.actions import reference as actions  # noqa: PLC0415
     from narthex_exporter.collectors import reference as collectors  # noqa: PLC0415
+    from narthex_operator import reference as operator  # noqa: PLC0415
 
     return {
         "CONTRIBUTING.md": lambda: with_examples(ROOT / "CONTRIBUTING.md"),
         "docs/reference/actions.md": actions.markdown,
         "docs/reference/metrics.md": collectors.markdown,
+        "tests/golden/openapi.json": operator.openapi,
+        "tests/golden/routes.txt": operator.routes,
     }
 
 

@@ -4,7 +4,6 @@ import base64
 import http.client
 import json
 import logging
-import os
 import random
 import ssl
 import threading
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 
 import click
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.core import CounterMetricFamily, Metric
 from pydantic import BaseModel, ValidationError
@@ -40,7 +39,16 @@ from narthex_exporter.contract.enrolment import (
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.fingerprint import six_words
 from narthex_exporter.contract.wire import Problem
-from narthex_exporter.transport.tls import check_private, verifying_context
+from narthex_exporter.transport.keys import (
+    key_pem,
+    load_key,
+    make_csr,
+    new_key,
+    public_key_info,
+    sync_folder,
+    write_durably,
+)
+from narthex_exporter.transport.tls import verifying_context
 
 log = logging.getLogger(__name__)
 
@@ -94,23 +102,16 @@ class State:
         key_file, csr_file = self.pki / "node.key.next", self.pki / "node.csr.next"
         if not fresh and key_file.exists() and csr_file.exists():
             return csr_file.read_text()
-        key = ec.generate_private_key(ec.SECP256R1())
-        # The operator chooses every name: it takes the public key and nothing else.
-        csr = x509.CertificateSigningRequestBuilder(subject_name=x509.Name([]))
-        text = csr.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-        pem = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        write_file(key_file, pem)
-        write_file(csr_file, text.encode())
+        key = new_key()
+        text = make_csr(key)
+        write_durably(key_file, key_pem(key))
+        write_durably(csr_file, text.encode())
         return text
 
     def accept(self, reply: EnrolmentReply, *, operator_url: str) -> None:
         """Put a new certificate, its key and what came with it in place."""
-        write_file(self.folder / "tickets.json", _json(reply.tickets), mode=0o644)
-        write_file(self.pki / "node.pem.next", reply.certificate.encode(), mode=0o644)
+        write_durably(self.folder / "tickets.json", _json(reply.tickets), mode=0o644)
+        write_durably(self.pki / "node.pem.next", reply.certificate.encode(), mode=0o644)
         self.repair()
         (self.pki / "node.csr.next").unlink(missing_ok=True)
         about = {
@@ -121,20 +122,20 @@ class State:
             "gateway_url": reply.gateway_url,
             "generation": reply.generation,
         }
-        write_file(self.identity, _json(about), mode=0o644)
+        write_durably(self.identity, _json(about), mode=0o644)
 
     def repair(self) -> None:
         """Finish what a crash interrupted between two renames."""
         certificate = self.pki / "node.pem.next"
         if not certificate.exists():
             return
-        wanted = _spki(x509.load_pem_x509_certificate(certificate.read_bytes()).public_key())
+        wanted = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
         for name in ("node.key.next", "node.key"):
             path = self.pki / name
-            if path.exists() and _spki(_load_key(path).public_key()) == wanted:
+            if path.exists() and load_key(path).public_key() == wanted:
                 path.replace(self.pki / "node.key")
                 certificate.replace(self.pki / "node.pem")
-                _sync(self.pki)
+                sync_folder(self.pki)
                 return
         certificate.unlink()
 
@@ -220,7 +221,7 @@ def trust(url: str, pin: str, state: State) -> Operator:
     blind.verify_mode = ssl.CERT_NONE
     pem = Operator(url=url, context=blind).call("GET", CA_PATH)
     try:
-        found = ca_pin(_spki(x509.load_pem_x509_certificate(pem).public_key()))
+        found = ca_pin(public_key_info(x509.load_pem_x509_certificate(pem)))
     except ValueError as error:
         raise JoinError(f"{url} does not show a CA: is it an operator?") from error
     if found != pin:
@@ -230,7 +231,7 @@ def trust(url: str, pin: str, state: State) -> Operator:
             " still differs do not join over this network",
         )
     path = state.pki / "ca.pem"
-    write_file(path, pem, mode=0o644)
+    write_durably(path, pem, mode=0o644)
     return Operator(url=url, context=verifying_context(path))
 
 
@@ -249,7 +250,7 @@ def enrol(operator: Operator, token: JoinToken, state: State) -> str:
     )
     reply = operator.post(CERTIFICATES_PATH, message, EnrolmentReply)
     state.accept(reply, operator_url=operator.url)
-    return six_words(_spki(state.certificate().public_key()))
+    return six_words(public_key_info(state.certificate()))
 
 
 def renew(state: State) -> None:
@@ -260,7 +261,7 @@ def renew(state: State) -> None:
     )
     nonce = _nonce(operator)
     csr = state.next_request(fresh=False)
-    key = _load_key(state.pki / "node.key")
+    key = load_key(state.pki / "node.key")
     signature = key.sign(
         renewal_bytes(node=str(about["id"]), csr=csr, nonce=nonce), ec.ECDSA(hashes.SHA256())
     )
@@ -384,27 +385,6 @@ def join(url: str, ca_pin: str, state_dir: Path, token_file: Any, *, force: bool
     click.echo(f"then approve it there, or with: narthex node approve {about['name']}")
 
 
-def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Replace a file so that a crash leaves the old or the new, on disk in either case."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
@@ -427,18 +407,3 @@ def _told(status: int, data: bytes) -> JoinError:
         return JoinError(f"the operator answers {status}", hint="is that address an operator's?")
     text = "".join(c if c.isprintable() else " " for c in problem.detail or problem.title)
     return JoinError(f"the operator refuses: {text[:500]}", hint=problem.hint[:500])
-
-
-def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    check_private(path)
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise JoinError(f"{path} is not a key of ours", hint="join again: --force")
-    return key
-
-
-def _spki(key: Any) -> bytes:
-    found: bytes = key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return found
