@@ -158,6 +158,10 @@ class Exporter:
 def build(config: Config) -> Exporter:
     """Build an exporter; binds its addresses. Raises NarthexError, having bound none."""
     identity = read_node_file(config.state_dir)
+    if identity is not None:
+        from narthex_exporter.join import repair  # noqa: PLC0415 - as in _make_parts
+
+        repair(config.state_dir)
     reloads = Reloads(time_seconds=time.time())
     requests = Requests()
     web_file = _web_file(config, reloads)

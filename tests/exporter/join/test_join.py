@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 
 from narthex_exporter.actor.authority import load_authority
+from narthex_exporter.app import Config, build
 from narthex_exporter.contract.enrolment import JoinToken
 from narthex_exporter.join import JoinError, Renewer, State, renew, repair
 from narthex_exporter.transport.identity import Role, identify
@@ -196,6 +197,20 @@ def test_a_crash_between_two_renames_is_mended(api: Any, joined: Path) -> None:
     (pki / "node.pem").write_bytes(old)
     repair(joined)
     assert (pki / "node.pem").read_bytes() == new
+    assert not (pki / "node.pem.next").exists()
+
+
+def test_an_exporter_mends_an_interrupted_renewal_before_it_listens(
+    api: Any, joined: Path
+) -> None:
+    pki = joined / "pki"
+    old = (pki / "node.pem").read_bytes()
+    renew(State(folder=joined))
+    (pki / "node.pem").rename(pki / "node.pem.next")
+    (pki / "node.pem").write_bytes(old)
+    exporter = build(Config(listen=(("127.0.0.1", 0),), state_dir=joined))
+    exporter.start()
+    exporter.stop()
     assert not (pki / "node.pem.next").exists()
 
 
