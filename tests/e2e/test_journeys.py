@@ -1,7 +1,9 @@
 """What a person does, in a real browser, on the whole product, in the order of a first day."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from rig import ROOT, Product, until
+from rig import ROOT, Product, processes_of, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -96,6 +98,7 @@ def test_another_machine_joins_with_one_pasted_line_and_its_actor_is_off(
             env=product.environment,
             stdout=said,
             stderr=said,
+            start_new_session=True,
         )
     try:
         until(lambda: "fingerprint: " in output.read_text(), seconds=30, what=output.read_text())
@@ -114,8 +117,9 @@ def test_another_machine_joins_with_one_pasted_line_and_its_actor_is_off(
         expect(page.get_by_text("actor").first).to_be_visible()
         assert page.get_by_role("link", name="Stop").count() == 0
     finally:
-        machine.terminate()
+        os.killpg(machine.pid, signal.SIGTERM)
         machine.wait(timeout=20)
+        until(lambda: not processes_of(tmp_path), what="the machine's exporter has ended")
     product.api("/api/v1/nodes/web-9", method="DELETE")
     until(lambda: not product.prometheus('up{node="web-9"}'), what="it is no longer scraped")
 

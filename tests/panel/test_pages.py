@@ -1,5 +1,6 @@
 """Every page, for every role."""
 
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ from narthex_operator.services.access import Role
 from narthex_panel.pages import PAGES
 
 GOLDEN = Path(__file__).parent / "golden_pages.txt"
+RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 FRAGMENT = {"HX-Request": "true"}
 CSRF = {"csrf_token": "csrf-token"}
 SIGNAL = "/nodes/web-1/actions/process.signal"
@@ -36,6 +38,7 @@ ADDRESSES = (
     ("/alerts/history", "alert:read"),
     ("/alerts/a1", "alert:read"),
     ("/alerts/a1/silence", "alert:silence"),
+    ("/runbooks/NodeDown", "alert:read"),
     ("/logs?q=timed&regex=1", "log:read"),
     ("/runs", "run:read"),
     ("/runs/0190-a", "run:read"),
@@ -85,6 +88,20 @@ def test_the_list_of_routes_is_the_golden_one() -> None:
         for route in page.routes
     )
     assert "".join(routes) == GOLDEN.read_text()
+
+
+@pytest.mark.parametrize("path", sorted(RUNBOOKS.glob("*.md")), ids=lambda path: path.stem)
+def test_every_runbook_is_shown_whole(client: FlaskClient, path: Path) -> None:
+    page = html.unescape(client.get(f"/runbooks/{path.stem}").text)
+    text = re.sub(r"<[^>]+>", "", page)
+    for line in path.read_text().splitlines():
+        bare = re.sub(r"^(#+|\d+\.|-) ", "", line.strip()).replace("`", "")
+        assert bare in text, bare
+
+
+@pytest.mark.parametrize("name", ["Nothing", "..", "..%2F..%2FREADME", "NodeDown.md", "%00"])
+def test_what_is_no_runbook_is_not_found(client: FlaskClient, name: str) -> None:
+    assert client.get(f"/runbooks/{name}").status_code in {308, 404}
 
 
 def test_at_most_eight_pages_stand_in_the_navigation() -> None:

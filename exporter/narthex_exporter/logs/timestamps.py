@@ -5,7 +5,9 @@ import re
 from typing import Final
 
 _ISO: Final = re.compile(
-    r"[\[<(]?(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?"
+    # Bare or bracketed, or as the first field of logfmt, as Prometheus and we write it.
+    r"(?:[\[<(]|(?:time|ts)=\"?)?"
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?"
 )
 _SYSLOG: Final = re.compile(r"([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d\d):(\d\d):(\d\d) ")
 _MONTHS: Final = [

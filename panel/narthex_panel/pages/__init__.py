@@ -12,6 +12,7 @@ from narthex_panel.pages import (
     node,
     password,
     processes,
+    runbooks,
     runs,
     service_units,
     settings,
@@ -29,6 +30,7 @@ PAGES: Final[tuple[Page, ...]] = (
     alerts.page,
     logs.page,
     runs.page,
+    runbooks.page,
     audit.page,
     settings.page,
 )
