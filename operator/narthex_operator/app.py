@@ -12,6 +12,7 @@ from pathlib import Path
 from ssl import TLSVersion
 from typing import Final
 
+from prometheus_client import CollectorRegistry, Histogram
 from sqlalchemy.exc import SQLAlchemyError
 
 from narthex_exporter.actions import CATALOGUE as ACTIONS
@@ -83,12 +84,11 @@ class Parts:
     delivery: Delivery
     alerts: AlertService
     services: Services
+    registry: CollectorRegistry
+    durations: Histogram
 
     def application(self) -> WSGIApp:
         """Build the web application."""
-        registry, durations = build_registry(
-            self.core.database, version=self.version, watchdog_at=lambda: self.alerts.watchdog_at
-        )
         pipeline = Pipeline(
             accounts=self.core.accounts,
             origin=self.config.web.external_url,
@@ -101,11 +101,11 @@ class Parts:
             ),
             render_error=render_error,
             denied=self.note_denial,
-            durations=durations,
+            durations=self.durations,
         )  # fmt: skip
         machinery = Machinery(
             enrolment=self.core.nodes,
-            registry=registry,
+            registry=self.registry,
             refresh_seconds=max(3, self.config.scrape_interval_seconds),
             amiss=self.amiss,
         )
@@ -230,6 +230,9 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         alerts=alerts,
         logs=LogService(nodes=core.nodes, loki=clients.logs),
     )
+    registry, durations = build_registry(
+        core.database, version=version, watchdog_at=lambda: alerts.watchdog_at
+    )
     return Parts(
         config=config,
         version=version,
@@ -238,6 +241,8 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         delivery=delivery,
         alerts=alerts,
         services=services,
+        registry=registry,
+        durations=durations,
     )
 
 
@@ -267,7 +272,11 @@ def running(config: OperatorConfig) -> Iterator[Parts]:
         )
         stack.callback(web.stop, drain_seconds=DRAIN_SECONDS)
         gateway = _server(
-            build_gateway(name_of=parts.core.nodes.name_of, logs_url=config.logs_url),
+            build_gateway(
+                name_of=parts.core.nodes.name_of,
+                logs_url=config.logs_url,
+                registry=parts.registry,
+            ),
             config.gateway,
             ca=config.pki_dir / "ca.pem",
             cluster=parts.core.signer.ca().cluster,

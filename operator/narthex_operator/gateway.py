@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import requests
 from prometheus_client import Counter
 from prometheus_client.registry import CollectorRegistry
+from requests.adapters import HTTPAdapter
 
 from narthex_exporter.transport.identity import Identity, Role
 from narthex_exporter.transport.server import PEER, WSGIApp
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 PUSH_PATH: Final = "/loki/api/v1/push"
 MAX_BYTES: Final = 4 << 20
+CONNECTIONS: Final = 64
 TIMEOUT_SECONDS: Final = (3.05, 15.0)
 LABEL: Final = "node"
 
@@ -52,6 +54,8 @@ class Gateway:
         self._session = requests.Session()
         # Neither a proxy nor a .netrc of the environment has a say in where logs go.
         self._session.trust_env = False
+        self._session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS))
+        self._session.mount("https://", HTTPAdapter(pool_maxsize=CONNECTIONS))
         self._renamed = Counter(
             "narthex_gateway_renamed_streams",
             "Streams that claimed another node's name.",
@@ -101,7 +105,8 @@ class Gateway:
             if labels.get(LABEL, name) != name:
                 self._renamed.labels(name).inc()
             labels[LABEL] = name
-        return json.dumps(push, ensure_ascii=False, separators=(",", ":")).encode()
+        # Escaped: half of a surrogate pair, which JSON can name, is no UTF-8.
+        return json.dumps(push, separators=(",", ":")).encode()
 
     def _forward(self, body: bytes) -> tuple[HTTPStatus, list[tuple[str, str]], bytes]:
         packer = zlib.compressobj(level=1, wbits=31)

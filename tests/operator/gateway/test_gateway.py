@@ -93,6 +93,14 @@ def test_the_certificates_name_replaces_what_the_lines_claim(
     )
 
 
+def test_half_a_surrogate_pair_is_passed_on_and_breaks_nothing(
+    gateway: Gateway, store: Store
+) -> None:
+    body = b'{"streams": [{"stream": {}, "values": [["1", "\\ud800"]]}]}'
+    assert push(gateway, body, who=peer())[0] == "204"
+    assert store.pushes[0]["streams"][0]["values"] == [["1", "\ud800"]]
+
+
 def test_gzip_is_taken(gateway: Gateway, store: Store) -> None:
     body = gzip.compress(json.dumps(PUSH).encode())
     assert push(gateway, body, who=peer(), encoding="gzip")[0] == "204"
