@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rig import Product, make_product, processes_of, until
+from rig import ROOT, Product, make_product, processes_of, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -188,6 +188,31 @@ def test_an_operator_killed_in_mid_run_comes_back_and_tells_the_true_outcome(
     assert [row["event"] for row in rows].count("run.finished") == 1
 
 
+def stopped_by_ctrl_c(product: Product, *, until_ready: bool) -> None:
+    """Start in the foreground, as in a terminal, and press Ctrl-C."""
+    with subprocess.Popen(
+        [ROOT / "script" / "up"],
+        env=product.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as terminal:
+        assert terminal.stdout is not None
+        wanted = "Stop with Ctrl-C" if until_ready else "starting operator"
+        said = ""
+        while wanted not in said:
+            line = terminal.stdout.readline()
+            assert line, said
+            said += line
+        os.killpg(terminal.pid, signal.SIGINT)
+        rest = terminal.stdout.read()
+    assert terminal.returncode == 0
+    assert "Traceback" not in said + rest
+    assert not processes_of(product.home)
+    assert not (product.home / "run.json").exists()
+
+
 def test_a_killed_supervisor_leaves_nothing_and_the_next_start_has_lost_nothing(
     idle: Product,
 ) -> None:
@@ -204,6 +229,9 @@ def test_a_killed_supervisor_leaves_nothing_and_the_next_start_has_lost_nothing(
         assert idle.run.nodes[0].id == node.id
         seen = {row["seq"]: row["hash"] for row in idle.api("/api/v1/audit?limit=200")["items"]}
         assert {row["seq"]: row["hash"] for row in rows}.items() <= seen.items()
+        assert idle.script("down").returncode == 0
+        stopped_by_ctrl_c(idle, until_ready=True)
+        stopped_by_ctrl_c(idle, until_ready=False)
     finally:
         idle.script("down")
     assert not processes_of(idle.home)

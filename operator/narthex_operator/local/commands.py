@@ -17,6 +17,7 @@ from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.logfmt import set_up
 from narthex_operator.local.doctor import diagnose
 from narthex_operator.local.home import Home, Ports
+from narthex_operator.local.processes import InterruptedStartError
 from narthex_operator.local.runfile import RunFile, read_run_file
 from narthex_operator.local.stack import Options, Stack, only_one
 
@@ -129,6 +130,8 @@ def _run(options: Options, progress: IO[str] | None) -> None:
                 _tell(progress, {READY: summary(stack)})
                 progress.close()
             stack.run()
+        except InterruptedStartError as error:
+            say(f"  {error}")
         finally:
             stack.stop()
 

@@ -26,6 +26,10 @@ class PartError(NarthexError):
     """A part does not come up; carries the end of its log."""
 
 
+class InterruptedStartError(NarthexError):
+    """Somebody asked to stop before all was ready."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One program to keep running. ``ready`` returns an empty string, or what is still amiss."""
@@ -59,11 +63,13 @@ class Supervisor:
         self,
         *,
         changed: Callable[[], None] = lambda: None,
+        stopped: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._children: dict[str, _Child] = {}
         self._changed = changed
+        self._stopped = stopped
         self._clock = clock
         self._sleep = sleep
 
@@ -100,10 +106,15 @@ class Supervisor:
             _bound(child.part.log)
 
     def wait_ready(self, names: Iterable[str], *, timeout_seconds: float) -> None:
-        """Wait until parts are ready. Raises PartError with the end of a log."""
+        """Wait until parts are ready.
+
+        Raises PartError with the end of a log, and InterruptedStartError.
+        """
         deadline = self._clock() + timeout_seconds
         waiting = list(names)
         while waiting:
+            if self._stopped():
+                raise InterruptedStartError("stopped before all was ready")
             child = self._children[waiting[0]]
             amiss = child.part.ready()
             if not amiss and self.pid(child.part.name):

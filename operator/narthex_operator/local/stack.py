@@ -21,7 +21,7 @@ from narthex_operator.config import OperatorConfig, load_operator_config
 from narthex_operator.local.checks import check_ports, check_room, find_binaries
 from narthex_operator.local.home import Home, NodeHome, Ports, this_machine
 from narthex_operator.local.probes import Probe, ProbeError
-from narthex_operator.local.processes import Part, PartError, Supervisor
+from narthex_operator.local.processes import InterruptedStartError, Part, PartError, Supervisor
 from narthex_operator.local.runfile import (
     ClientFiles,
     NodeEntry,
@@ -78,7 +78,7 @@ class Stack:
     nodes: list[NodeHome] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self.supervisor = Supervisor(changed=self.publish)
+        self.supervisor = Supervisor(changed=self.publish, stopped=self.stopped)
 
     def bring_up(self) -> None:
         """Start every part and wait until all are ready. Raises NarthexError."""
@@ -354,7 +354,9 @@ class Stack:
         wanted = {node.name for node in self.nodes}
         deadline = time.monotonic() + READY_SECONDS
         seen: set[str] = set()
-        while time.monotonic() < deadline and not self.stopped():
+        while time.monotonic() < deadline:
+            if self.stopped():
+                raise InterruptedStartError("stopped before all was ready")
             try:
                 reply = probe.json("/api/v1/query?query=up%7Bjob%3D%22node%22%7D%3D%3D1")
             except ProbeError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from narthex_operator.local.processes import Part, PartError, Supervisor
+from narthex_operator.local.processes import InterruptedStartError, Part, PartError, Supervisor
 
 
 @pytest.fixture
@@ -61,6 +61,15 @@ def test_a_part_that_is_never_ready_is_told_with_what_is_amiss(
     supervisor.add(part(tmp_path, "import time; time.sleep(60)", ready=lambda: "no answer"))
     with pytest.raises(PartError, match="no answer"):
         supervisor.wait_ready(["part"], timeout_seconds=0.3)
+
+
+def test_a_request_to_stop_ends_the_wait_for_readiness(tmp_path: Path) -> None:
+    asked: list[bool] = []
+    supervisor = Supervisor(stopped=lambda: bool(asked), sleep=lambda _: asked.append(True))
+    supervisor.add(part(tmp_path, "import time; time.sleep(60)", ready=lambda: "not yet"))
+    with pytest.raises(InterruptedStartError):
+        supervisor.wait_ready(["part"], timeout_seconds=60)
+    supervisor.stop()
 
 
 def test_a_part_that_ignores_the_request_to_end_is_killed(
