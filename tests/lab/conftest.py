@@ -22,11 +22,12 @@ UNITS = REPOSITORY / "exporter" / "systemd"
 BOOT_SECONDS = 40
 CGROUPS = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup/unified")]
 
-# The shipped unit, started from this checkout instead of from /usr/bin.
+# The shipped unit, started from this checkout instead of from /usr/bin; that may lie in /tmp.
 DROP_IN = f"""\
 [Service]
 ExecStart=
 ExecStart={sys.executable} -Im narthex_exporter actor --log.format=json
+PrivateTmp=no
 """
 POLICY = """\
 version: 1
