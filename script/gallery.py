@@ -36,7 +36,6 @@ def main(folder: Path) -> None:
         for name, path in (
             ("fleet", "/"),
             ("node", f"/nodes/{node}/overview"),
-            ("processes", f"/nodes/{node}/processes"),
             ("logs", "/logs?range=15m"),
             ("alerts", "/alerts"),
             ("audit", "/audit"),
