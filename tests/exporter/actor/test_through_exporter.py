@@ -21,14 +21,6 @@ from typing_extensions import override
 from narthex_exporter.transport.identity import Role
 from narthex_exporter.transport.tls import TLSFiles, client_context, verifying_context
 
-WEB = """\
-tls_server_config:
-  cert_file: {own.cert}
-  key_file: {own.key}
-  client_ca_file: {ca}
-  client_auth_type: RequireAndVerifyClientCert
-"""
-
 
 @dataclass
 class Remote(Client):
@@ -68,19 +60,22 @@ class Node:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Node]:
     enrolled = Enrolled(tmp_path_factory.mktemp("home") / "node", ca_key=authority.key)
-    shutil.copy(authority.file, enrolled.home / "pki" / "ca.pem")
     own = authority.leaf(Role.NODE, NODE)
-    web = tmp_path_factory.mktemp("web") / "web-config.yml"
-    web.write_text(WEB.format(own=own, ca=authority.file))
+    for source, name in (
+        (authority.file, "ca.pem"),
+        (own.cert, "node.pem"),
+        (own.key, "node.key"),
+    ):
+        shutil.copy(source, enrolled.home / "pki" / name)
+    (enrolled.home / "pki" / "node.key").chmod(0o600)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [
             sys.executable, "-Im", "narthex_exporter", "exporter",
-            "--state.dir", str(web.parent), "--actor.socket", str(enrolled.config.socket),
-            "--web.listen-address", f"127.0.0.1:{port}", "--web.config.file", str(web),
-            "--no-logs",
+            "--state.dir", str(enrolled.home), "--actor.socket", str(enrolled.config.socket),
+            "--web.listen-address", f"127.0.0.1:{port}", "--no-logs",
         ],
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
