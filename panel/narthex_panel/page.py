@@ -14,7 +14,7 @@ from narthex_operator.services.views import SessionView
 from narthex_panel.live import Live
 
 P = ParamSpec("P")
-Answer = str | Response | tuple[str, int]
+Answer = str | Response | tuple[str, int] | tuple[str, int, dict[str, str]]
 View = Callable[..., Answer]
 
 FRAGMENT_HEADER: Final = "HX-Request"

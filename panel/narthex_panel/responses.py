@@ -1,8 +1,12 @@
 """Answer in ways that several pages need."""
 
+import math
 from typing import Final
 
 from flask import Response
+from flask_babel import ngettext
+
+from narthex_operator.errors import LimitedError, OperatorError
 
 COOKIE: Final = "__Host-sid"
 
@@ -21,6 +25,23 @@ def reload_page(*, fragment: bool, path: str) -> Response:
     response = Response(status=204)
     response.headers["HX-Redirect"] = path
     return response
+
+
+def say_wait(error: OperatorError) -> tuple[OperatorError, dict[str, str]]:
+    """Say in the reader's language how long to wait, and give the headers that say so too.
+
+    Every other error comes back as it is, without a header.
+    """
+    if not isinstance(error, LimitedError):
+        return error, {}
+    seconds = max(1, math.ceil(error.retry_after_seconds))
+    text = ngettext(
+        "Too many tries: wait %(num)s second, then try again.",
+        "Too many tries: wait %(num)s seconds, then try again.",
+        seconds,
+    )
+    told = LimitedError(text, retry_after_seconds=error.retry_after_seconds)
+    return told, {"Retry-After": str(seconds)}
 
 
 def keep_session(response: Response, token: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from tests.panel.world import NODES, World
+from tests.panel.world import World
 
 from narthex_operator.services.access import Actor
 from narthex_operator.services.views import (
@@ -28,7 +28,7 @@ class FakeFleet:
         found = {one.id: one for one in self.world.nodes()}
         rows = []
         for index, (_, state, cpu, memory, disk, load, cpus, firing, severity) in enumerate(
-            NODES if found else ()
+            self.world.table if found else ()
         ):
             one = found[f"{index + 1:016x}"]
             known = cpu is not None and not self.world.failing()

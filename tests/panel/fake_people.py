@@ -49,6 +49,8 @@ class FakeAccounts:
         self.world.ended_sessions.add(token)
 
     def change_password(self, actor: Actor, token: str, *, old: str, new: str) -> str:
+        if old == "too often":
+            raise LimitedError("too many tries to sign in", retry_after_seconds=20.2, hint="wait")
         if old != self.world.password:
             raise InvalidError("the old password is wrong")
         self.world.password, self.world.must_change_password = new, False

@@ -85,7 +85,7 @@ class FakeAlerts:
                 "Alertmanager does not answer at 127.0.0.1:19104: connection refused",
                 hint="see log/alertmanager.log",
             )
-        if self.world.mode == "empty":
+        if self.world.mode in {"empty", "quiet"}:
             return AlertsView(alerts=())
         at = self.world.time
         text = self.world.text

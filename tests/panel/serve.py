@@ -16,10 +16,13 @@ def main() -> None:
     """Read the options and serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=19190)
-    parser.add_argument("--mode", default="full", choices=("full", "empty", "failing"))
+    parser.add_argument("--mode", default="full", choices=("full", "quiet", "empty", "failing"))
     parser.add_argument("--role", default=Role.ADMIN, choices=list(Role))
+    parser.add_argument("--text", default="", help="what nodes say wherever they say anything")
+    parser.add_argument("--language", default="", choices=("", "en", "ru"))
     options = parser.parse_args()
-    world = World(mode=options.mode, role=Role(options.role))
+    world = World(mode=options.mode, role=Role(options.role), text=options.text)
+    world.language = options.language
     make_app(services(world)).run("127.0.0.1", options.port, threaded=True)
 
 

@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from tests.panel.fakes import World
+from tests.panel.world import Row
 from typing_extensions import override
 
 from narthex_exporter.contract.wire import RunState
 from narthex_operator.services.access import Role
+from narthex_operator.services.views import NodeState
 from narthex_panel.pages import PAGES
 
 GOLDEN = Path(__file__).parent / "golden_pages.txt"
@@ -281,7 +284,7 @@ def test_signing_in_sets_a_cookie_for_this_origin_alone(client: FlaskClient) -> 
 
 @pytest.mark.parametrize(
     ("name", "status", "says"),
-    [("anna", 401, "the name or the password is wrong"), ("locked", 429, "too many tries")],
+    [("anna", 401, "the name or the password is wrong"), ("locked", 429, "Too many tries")],
 )
 def test_a_refused_sign_in_says_why(
     client: FlaskClient, name: str, status: int, says: str
@@ -291,6 +294,83 @@ def test_a_refused_sign_in_says_why(
     assert reply.status_code == status
     assert says in reply.text
     assert "Set-Cookie" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("language", "first", "second"),
+    [
+        ("en", "Too many tries: wait 90 seconds,", "Too many tries: wait 21 seconds,"),
+        ("ru", "попыток: подождите 90 секунд и", "попыток: подождите 21 секунду и"),
+    ],
+)
+def test_whoever_tried_too_often_learns_how_long_to_wait(
+    client: FlaskClient, world: World, language: str, first: str, second: str
+) -> None:
+    world.language = language
+    change = {"old": "too often", "new": "a" * 12, "again": "a" * 12, **CSRF}
+    reply = client.post("/password", data=change)
+    assert (reply.status_code, reply.headers["Retry-After"]) == (429, "21")
+    assert second in reply.text
+    client.delete_cookie("__Host-sid", domain="localhost")
+    form = {"name": "locked", "password": "x"}
+    reply = client.post("/sign-in", data=form, headers={"Accept-Language": language})
+    assert (reply.status_code, reply.headers["Retry-After"]) == (429, "90")
+    assert first in reply.text
+    assert "Retry-After" not in client.post("/sign-in", data={"name": "anna"}).headers
+
+
+UP = ("node-up", NodeState.UP, 0.1, 0.1, 0.1, 0.1, 4, 0, "")
+UNHEARD = ("node-quiet", NodeState.UP, None, None, None, None, 4, 0, "")
+JOINING = ("node-new", NodeState.JOINING, None, None, None, None, None, 0, "")
+REMOVED = ("node-gone", NodeState.REMOVED, None, None, None, None, None, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("fleet", "english", "russian"),
+    [
+        (
+            (UP, REMOVED),
+            "1 node reports and no alert fires.",
+            "1 узел на связи, тревог нет.",
+        ),
+        (
+            (UP,) * 2,
+            "All 2 nodes report and no alert fires.",
+            "2 узла на связи, тревог нет.",
+        ),
+        (
+            (UP, UP, JOINING, UNHEARD),
+            (
+                "2 of 4 nodes report and no alert fires; not joined yet: node-new;"
+                " no data yet: node-quiet"
+            ),
+            (
+                "Узлы на связи: 2 из 4, тревог нет; ещё не присоединились: node-new;"
+                " данных пока нет: node-quiet"
+            ),
+        ),
+        (
+            (UP, *(JOINING,) * 20),
+            (
+                "1 of 21 nodes reports and no alert fires; not joined yet: node-new, node-new,"
+                " node-new, node-new and 16 more"
+            ),
+            "Узлы на связи: 1 из 21, тревог нет;",
+        ),
+        (
+            (JOINING,),
+            "No node reports yet; not joined yet: node-new",
+            "Ни один узел пока не на связи; ещё не присоединились: node-new",
+        ),
+    ],
+)
+def test_only_nodes_that_report_are_counted_as_such(
+    client: FlaskClient, world: World, fleet: Sequence[Row], english: str, russian: str
+) -> None:
+    world.mode, world.fleet = "quiet", fleet
+    for language, said in (("en", english), ("ru", russian)):
+        world.language = language
+        assert said in client.get("/").text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the fakes look at: one pretended world that a test arranges."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +23,19 @@ NOW = datetime(2026, 11, 24, 14, 5, 0, tzinfo=UTC)
 WORDS = "amber canyon lunar pepper quiet raven"
 
 
-NODES = (
+Row = tuple[
+    str,
+    NodeState,
+    float | None,
+    float | None,
+    float | None,
+    float | None,
+    int | None,
+    int,
+    str,
+]
+
+NODES: tuple[Row, ...] = (
     ("web-1", NodeState.UP, 0.34, 0.62, 0.41, 1.21, 4, 0, ""),
     ("web-2", NodeState.UP, 0.91, 0.78, 0.44, 6.02, 4, 1, "warning"),
     ("db-primary", NodeState.UP, 0.18, 0.83, 0.93, 2.4, 16, 2, "critical"),
@@ -30,6 +43,14 @@ NODES = (
     ("cache-1", NodeState.UP, 0.04, 0.35, 0.12, 0.08, 2, 0, ""),
     ("batch-fra-07", NodeState.DOWN, None, None, None, None, None, 1, "critical"),
     ("edge-helsinki", NodeState.PENDING, None, None, None, None, None, 0, ""),
+)
+
+
+# Nothing needs attention, but two nodes have never joined.
+QUIET: tuple[Row, ...] = (
+    *(row for row in NODES if row[0] in {"web-1", "cache-1"}),
+    ("node-a", NodeState.JOINING, None, None, None, None, None, 0, ""),
+    ("node-b", NodeState.JOINING, None, None, None, None, None, 0, ""),
 )
 
 
@@ -50,9 +71,11 @@ def node(name: str, state: NodeState, number: int = 1) -> NodeView:
 
 @dataclass
 class World:
-    """What all the fakes look at. ``mode`` is ``full``, ``empty`` or ``failing``."""
+    """What all the fakes look at. ``mode`` is ``full``, ``quiet``, ``empty`` or ``failing``."""
 
     mode: str = "full"
+    fleet: Sequence[Row] = ()
+    """Rows to show in place of the mode's."""
     role: Role = Role.ADMIN
     language: str = ""
     theme: str = ""
@@ -94,13 +117,18 @@ class World:
             created_at=NOW,
         )
 
+    @property
+    def table(self) -> Sequence[Row]:
+        """The fleet's rows."""
+        return self.fleet or (QUIET if self.mode == "quiet" else NODES)
+
     def failing(self) -> bool:
         return self.mode == "failing"
 
     def nodes(self) -> list[NodeView]:
         if self.mode == "empty":
             return []
-        made = [node(row[0], row[1], index + 1) for index, row in enumerate(NODES)]
+        made = [node(row[0], row[1], index + 1) for index, row in enumerate(self.table)]
         return [
             one.model_copy(update={"state": NodeState.UP}) if one.id in self.approved else one
             for one in made

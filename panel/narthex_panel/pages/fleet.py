@@ -55,6 +55,14 @@ class Attention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calm:
+    """What is said where nothing needs attention; ``whole`` when every node reports."""
+
+    text: str
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """The fleet page at one moment, rendered once for all who see the same."""
 
@@ -69,7 +77,11 @@ def show(ui: Ui) -> Answer:
         return see_other("/audit" if ui.may("audit:read") else "/settings")
     view = _overview(ui)
     return ui.render(
-        "fleet.html", view=view, rows=sort(view.nodes), attention=_attention(ui, view)
+        "fleet.html",
+        view=view,
+        rows=sort(view.nodes),
+        attention=_attention(ui, view),
+        calm=_calm(view),
     )
 
 
@@ -146,7 +158,8 @@ def _picture(ui: Ui) -> Picture:
             for row in sort(view.nodes)
         }
         items = _attention(ui, view)
-        return Picture(rows=rows, attention=ui.render("attention.html", items=items, view=view))
+        part = ui.render("attention.html", items=items, view=view, calm=_calm(view))
+        return Picture(rows=rows, attention=part)
 
     return ui.live.shared.get(("fleet-rows", ui.actor.grants, str(get_locale())), draw)
 
@@ -178,14 +191,49 @@ def _attention(ui: Ui, view: FleetView) -> list[Attention]:
     ):
         names = [row.node.name for row in view.nodes if row.state is state]
         if names:
-            shown = ", ".join(names[:_NAMED])
-            if len(names) > _NAMED:
-                shown = gettext("%(names)s and %(count)s more", names=shown, count=len(names) - 4)
+            shown = _listed(names)
             href = f"/nodes/{names[0]}" if len(names) == 1 else f"/?state={state}"
             items.append(
                 Attention(level=level, icon=icon, text=text % {"names": shown}, href=href)
             )
     return items
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    if len(names) > _NAMED:
+        shown = gettext("%(names)s and %(count)s more", names=shown, count=len(names) - _NAMED)
+    return shown
+
+
+def _calm(view: FleetView) -> Calm:
+    """Count only nodes that are up and have a sample, and name those that do not report."""
+    rows = [row for row in view.nodes if row.state is not NodeState.REMOVED]
+    up = [row for row in rows if row.state is NodeState.UP and row.sampled_at is not None]
+    if rows and len(up) == len(rows):
+        text = ngettext(
+            "%(num)s node reports and no alert fires.",
+            "All %(num)s nodes report and no alert fires.",
+            len(up),
+        )
+        return Calm(text=text, whole=True)
+    if up:
+        said = ngettext(
+            "%(num)s of %(total)s nodes reports and no alert fires",
+            "%(num)s of %(total)s nodes report and no alert fires",
+            len(up),
+            total=len(rows),
+        )
+    else:
+        said = gettext("No node reports yet")
+    joining = [row.node.name for row in rows if row.state is NodeState.JOINING]
+    silent = [row.node.name for row in rows if row not in up and row.node.name not in joining]
+    parts = [said]
+    if joining:
+        parts.append(gettext("not joined yet: %(names)s", names=_listed(joining)))
+    if silent:
+        parts.append(gettext("no data yet: %(names)s", names=_listed(silent)))
+    return Calm(text="; ".join(parts), whole=False)
 
 
 def _alerts(ui: Ui) -> list[Attention]:

@@ -8,7 +8,7 @@ from flask_babel import gettext, lazy_gettext
 from narthex_operator.errors import InvalidError, LimitedError
 from narthex_operator.services.access import SIGNED_IN
 from narthex_panel.page import Answer, Page, Ui
-from narthex_panel.responses import COOKIE, keep_session, see_other
+from narthex_panel.responses import COOKIE, keep_session, say_wait, see_other
 
 page: Final = Page(name="password", title=lazy_gettext("Change password"), permission=SIGNED_IN)
 
@@ -31,7 +31,9 @@ def change(ui: Ui) -> Answer:
             ui.actor, request.cookies.get(COOKIE, ""), old=request.form.get("old", ""), new=new
         )
     except (InvalidError, LimitedError) as error:
-        return ui.render("password.html", account=ui.account, problem=error), error.status
+        told, headers = say_wait(error)
+        text = ui.render("password.html", account=ui.account, problem=told)
+        return text, told.status, headers
     response = see_other("/settings?saved=password" if not _forced(ui) else "/")
     keep_session(response, token)
     return response

@@ -9,7 +9,7 @@ from flask_babel import lazy_gettext
 from narthex_operator.errors import InvalidError, LimitedError, NotSignedInError
 from narthex_operator.services.access import PUBLIC, SIGNED_IN
 from narthex_panel.page import Answer, Page, Ui
-from narthex_panel.responses import COOKIE, keep_session, see_other
+from narthex_panel.responses import COOKIE, keep_session, say_wait, see_other
 
 page: Final = Page(name="sign_in", title=lazy_gettext("Sign in"), permission=PUBLIC)
 
@@ -35,7 +35,9 @@ def sign_in(ui: Ui) -> Answer:
             user_agent=request.headers.get("User-Agent", "")[:256],
         )
     except (NotSignedInError, LimitedError, InvalidError) as error:
-        return ui.render("sign_in.html", name=name, next=then, problem=error), error.status
+        told, headers = say_wait(error)
+        text = ui.render("sign_in.html", name=name, next=then, problem=told)
+        return text, told.status, headers
     response = see_other(then)
     keep_session(response, token)
     return response
