@@ -43,6 +43,8 @@ RUN_ID: Final = re.compile(
 )
 DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 MAX_REASON: Final = 500
+# Control characters, line breaks, what turns the direction of writing, half a character.
+UNSHOWN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 MAX_LIST: Final = 500
 _MANIFEST_SECONDS: Final = 15.0
 
@@ -382,6 +384,8 @@ def _check_consent(
         raise _invalid("plan", "must be the digest of the plan that was shown")
     if len(reason) > MAX_REASON:
         raise _invalid("reason", f"must be at most {MAX_REASON} characters long")
+    if UNSHOWN.search(reason):
+        raise _invalid("reason", "must be one line of text, without control characters")
     if action.danger.rank >= Danger.DISRUPTIVE.rank and not reason:
         raise _invalid("reason", f"must say why: {action.name} is {action.danger}")
     if action.danger is Danger.DESTRUCTIVE and typed != resource:

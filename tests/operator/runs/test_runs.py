@@ -85,6 +85,10 @@ def test_what_can_be_done_on_a_node_is_told_with_reasons(desk: Any, node: RealNo
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"reason": " "}, InvalidError, "reason"),
     ({"reason": "x" * 501}, InvalidError, "reason"),
+    *(
+        ({"reason": f"to{hidden}day"}, InvalidError, "reason")
+        for hidden in "\ud800\udfff\0\x1b\n\r\t\x7f\x85\x9b\u202a\u202e\u2066\u2069"
+    ),
     ({"plan": "x"}, InvalidError, "plan"),
     ({"run_id": "1"}, InvalidError, "run_id"),
     ({"run_id": "00000000-0000-4000-8000-000000000000"}, InvalidError, "run_id"),
