@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rig import ROOT, Product, make_product, processes_of, until
+from rig import ROOT, Product, free_base, make_product, processes_of, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -188,6 +188,29 @@ def test_an_operator_killed_in_mid_run_comes_back_and_tells_the_true_outcome(
     assert [row["event"] for row in rows].count("run.finished") == 1
 
 
+def moved_ports_a_lost_token_and_a_removed_node_are_mended(product: Product) -> None:
+    """Start on other ports, without the files that a crash may have kept from being written."""
+    product.environment["NARTHEX_PORT_BASE"] = str(free_base())
+    for name in ("api.token", "admin.json"):
+        (product.home / "secrets" / name).unlink()
+    started = product.script("up", "--detach")
+    assert started.returncode == 0, started.stdout + started.stderr
+    node = product.run.nodes[0]
+    seen = product.api(f"/api/v1/nodes/{node.name}")
+    assert node.url == f"https://{seen['address']}"
+    identity = json.loads((product.home / "nodes" / node.name / "node.json").read_text())
+    assert identity["operator_url"] == product.run.panel.url
+    assert json.loads(Path(product.run.panel.credentials_file).read_text())["password"]
+    assert product.narthex("doctor").returncode == 0, product.narthex("doctor").stdout
+    product.api(f"/api/v1/nodes/{node.name}", method="DELETE")
+    assert product.script("down").returncode == 0
+    again = product.script("up", "--detach")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "joins anew" in again.stdout
+    assert product.run.nodes[0].id != node.id
+    assert product.script("down").returncode == 0
+
+
 def stopped_by_ctrl_c(product: Product, *, until_ready: bool) -> None:
     """Start in the foreground, as in a terminal, and press Ctrl-C."""
     with subprocess.Popen(
@@ -224,12 +247,16 @@ def test_a_killed_supervisor_leaves_nothing_and_the_next_start_has_lost_nothing(
         supervisor = int((idle.home / "up.lock").read_text())
         os.kill(supervisor, signal.SIGKILL)
         until(lambda: not processes_of(idle.home), what="every part has ended")
+        assert idle.narthex("status").returncode == 1
+        assert "nothing runs" in told(idle.narthex("status"))
+        assert "was killed" in told(idle.narthex("doctor"))
         second = idle.script("up", "--detach")
         assert second.returncode == 0, second.stdout + second.stderr
         assert idle.run.nodes[0].id == node.id
         seen = {row["seq"]: row["hash"] for row in idle.api("/api/v1/audit?limit=200")["items"]}
         assert {row["seq"]: row["hash"] for row in rows}.items() <= seen.items()
         assert idle.script("down").returncode == 0
+        moved_ports_a_lost_token_and_a_removed_node_are_mended(idle)
         stopped_by_ctrl_c(idle, until_ready=True)
         stopped_by_ctrl_c(idle, until_ready=False)
     finally:

@@ -1,5 +1,6 @@
 """Look, before anything is started, for what would make the start fail."""
 
+import errno
 import os
 import shutil
 import socket
@@ -61,10 +62,15 @@ def check_ports(address: str, ports: Iterable[tuple[str, int]]) -> None:
                 try:
                     probe.bind((host, port))
                 except OSError as error:
+                    if error.errno != errno.EADDRINUSE:
+                        raise NarthexError(
+                            f"cannot listen on {host}: {error.strerror}",
+                            hint="--listen takes an IP address of this machine: see `ip addr`",
+                        ) from error
                     raise NarthexError(
-                        f"port {port} on {host}, for the {part}, cannot be had: "
-                        f"{error.strerror}{_holder(port)}",
-                        hint="stop that program, or move every port with NARTHEX_PORT_BASE=29100",
+                        f"port {port} on {host}, for the {part}, is taken{_holder(port)}",
+                        hint="stop that program, or move every port, for instance with "
+                        f"NARTHEX_PORT_BASE={port // 100 * 100 + 1000}",
                     ) from error
 
 

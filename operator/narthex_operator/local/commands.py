@@ -1,6 +1,5 @@
 """``narthex up``, ``down``, ``status`` and ``doctor``."""
 
-import fcntl
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ import click
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.logfmt import set_up
 from narthex_operator.local.doctor import diagnose
-from narthex_operator.local.home import Home, Ports
+from narthex_operator.local.home import Home, Ports, holder
 from narthex_operator.local.processes import InterruptedStartError
 from narthex_operator.local.runfile import RunFile, read_run_file
 from narthex_operator.local.stack import Options, Stack, only_one
@@ -63,13 +62,14 @@ def up(*, detach: bool, nodes: int, listen: str, progress_fd: int | None) -> Non
 def down() -> None:
     """Stop what `narthex up` started."""
     home = Home.from_environment()
-    pid = _holder(home)
+    pid = holder(home)
     if pid is None:
+        home.run_file.unlink(missing_ok=True)  # left by a supervisor that was killed
         click.echo(f"nothing runs in {home.path}")
         return
     os.kill(pid, signal.SIGTERM)
     for _ in range(600):
-        if _holder(home) is None:
+        if holder(home) is None:
             click.echo("stopped")
             return
         time.sleep(0.1)
@@ -82,6 +82,8 @@ def down() -> None:
 def status() -> None:
     """Show what runs, and where."""
     home = Home.from_environment()
+    if holder(home) is None:
+        raise NarthexError(f"nothing runs in {home.path}", hint="start it with script/up")
     run = read_run_file(home.run_file)
     try:
         restarts = json.loads(home.state_file.read_text())["restarts"]
@@ -118,6 +120,7 @@ def doctor() -> None:
 
 def _run(options: Options, progress: IO[str] | None) -> None:
     set_up(component="supervisor")
+    os.umask(0o077)  # for every part: databases and logs are nobody else's
     stop = _on_signals()
     say = click.echo if progress is None else lambda text: _tell(progress, {"say": text})
     with only_one(options.home):
@@ -177,20 +180,6 @@ def _tell(progress: IO[str], message: dict[str, str]) -> None:
         progress.flush()
     except OSError:
         return  # whoever waited has gone; the product runs all the same
-
-
-def _holder(home: Home) -> int | None:
-    """Tell the pid of the supervisor that holds the lock; None when nobody does."""
-    try:
-        with home.lock_file.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = lock.read().strip()
-                return int(text) if text.isdigit() else None
-    except OSError:
-        return None
-    return None
 
 
 def summary(stack: Stack) -> str:

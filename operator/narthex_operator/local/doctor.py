@@ -13,7 +13,7 @@ from cryptography import x509
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.transport.tls import TLSFiles
 from narthex_operator.local.checks import LEAST_FREE_BYTES, check_ports, check_room, find_binaries
-from narthex_operator.local.home import Home, Ports
+from narthex_operator.local.home import Home, Ports, holder
 from narthex_operator.local.probes import Probe
 from narthex_operator.local.runfile import RunFile, read_run_file
 
@@ -33,12 +33,17 @@ class Finding:
 def diagnose(home: Home, ports: Ports) -> list[Finding]:
     """Look at everything that can be looked at, running or not."""
     found = [*_programs(), *_room(home)]
+    if holder(home) is None and home.run_file.exists():
+        detail = f"the supervisor was killed; {home.run_file} tells of processes that are gone"
+        found.append(Finding(name="running", ok=False, detail=detail, hint="run script/up"))
+        return [*found, *_ports_free(ports)]
     try:
         run = read_run_file(home.run_file)
     except NarthexError as error:
         found.append(Finding(name="running", ok=False, detail=str(error), hint=error.hint))
         return [*found, *_ports_free(ports)]
-    return [*found, *_services(run), *_nodes(run), *_certificates(home), *_permissions(home)]
+    found += [*_services(run), *_nodes(run), *_files(run)]
+    return [*found, *_certificates(home), *_permissions(home)]
 
 
 def _programs() -> Iterator[Finding]:
@@ -154,6 +159,26 @@ def _certificates(home: Home) -> Iterator[Finding]:
             detail=f"valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
             hint="script/down and script/up renew it",
         )
+
+
+def _files(run: RunFile) -> Iterator[Finding]:
+    named = (
+        run.panel.ca_file,
+        run.panel.credentials_file,
+        run.api_token_file,
+        run.scrape.ca_file,
+        run.scrape.cert_file,
+        run.scrape.key_file,
+        run.operator_client.cert_file,
+        run.operator_client.key_file,
+    )
+    missing = [name for name in named if not Path(name).is_file()]
+    yield Finding(
+        name="files of run.json",
+        ok=not missing,
+        detail=f"missing: {', '.join(missing)}" if missing else "all are there",
+        hint="script/down and script/up make them anew",
+    )
 
 
 def _permissions(home: Home) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Say where everything of a local installation lies, and on which ports it listens."""
 
+import fcntl
 import os
 import re
 import socket
@@ -166,3 +167,17 @@ def this_machine() -> str:
     """Name this machine as a node: its host name, made to fit."""
     name = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")
     return name[:50] or "node"
+
+
+def holder(home: Home) -> int | None:
+    """Tell the pid of the supervisor that holds the lock; None when nobody does."""
+    try:
+        with home.lock_file.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = lock.read().strip()
+                return int(text) if text.isdigit() else None
+    except OSError:
+        return None
+    return None

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import Any, Final
 import yaml
 
 from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.transport.keys import write_durably
 from narthex_exporter.transport.tls import TLSFiles
 from narthex_operator.config import OperatorConfig, load_operator_config
+from narthex_operator.errors import NotFoundError
 from narthex_operator.local.checks import check_ports, check_room, find_binaries
 from narthex_operator.local.home import Home, NodeHome, Ports, this_machine
 from narthex_operator.local.probes import Probe, ProbeError
@@ -34,9 +36,17 @@ from narthex_operator.local.runfile import (
     write_json,
     write_private,
 )
-from narthex_operator.services.access import local_actor
-from narthex_operator.services.bootstrap import Bootstrap, bootstrap, open_services
+from narthex_operator.services.access import Role, local_actor
+from narthex_operator.services.accounts import MAX_TOKEN_LIFETIME
+from narthex_operator.services.bootstrap import (
+    ADMIN,
+    LOCAL_TOKEN,
+    Bootstrap,
+    bootstrap,
+    open_services,
+)
 from narthex_operator.services.stackconfig import render_alertmanager, render_prometheus
+from narthex_operator.services.views import NodeState
 
 SCRAPE_SECONDS: Final = 3
 READY_SECONDS: Final = 60.0
@@ -222,10 +232,24 @@ class Stack:
         write_private(home.operator_config, yaml.safe_dump(values, sort_keys=False).encode())
         self.config = load_operator_config(home.operator_config)
         self.first = bootstrap(self.config)
-        if self.first.admin_password:
-            write_json(home.credentials, {"user": "admin", "password": self.first.admin_password})
-        if self.first.api_token:
-            write_private(home.api_token, f"{self.first.api_token}\n".encode())
+        self._keep_secrets()
+
+    def _keep_secrets(self) -> None:
+        """Write the first password and the token; make anew what a crash kept unwritten."""
+        home, actor = self.options.home, local_actor("up")
+        password, token = self.first.admin_password, self.first.api_token
+        with closing(open_services(self.config)) as services:
+            if not password and not home.credentials.exists() and self.first.admin_must_change:
+                password = services.accounts.reset_password(actor, name=ADMIN)
+            if not token and not home.api_token.exists():
+                token = services.accounts.create_token(
+                    actor, name=LOCAL_TOKEN, role=Role.ADMIN, lifetime=MAX_TOKEN_LIFETIME
+                )
+        if password or not home.credentials.exists():
+            # Empty where the administrator has a password of their own, which nobody knows here.
+            write_json(home.credentials, {"user": ADMIN, "password": password})
+        if token:
+            write_private(home.api_token, f"{token}\n".encode())
 
     def _add_logstore(self) -> None:
         port = self.options.ports.logstore
@@ -283,6 +307,8 @@ class Stack:
         node = self.options.home.node(name)
         node.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         port = self.options.ports.exporter(index)
+        if node.identity.exists():
+            self._keep_identity(node, port)
         if not node.identity.exists():
             self.say(f"enrolling {name}")
             self._enrol(node, port)
@@ -331,6 +357,30 @@ class Stack:
         )
         return file
 
+    def _keep_identity(self, node: NodeHome, port: int) -> None:
+        """Tell operator and node of moved ports; lay an identity aside that was removed."""
+        about = json.loads(node.identity.read_text())
+        actor, address = local_actor("up"), f"127.0.0.1:{port}"
+        with closing(open_services(self.config)) as services:
+            try:
+                known = services.nodes.get(actor, about["id"])
+            except NotFoundError:
+                known = None
+            if known is None or known.state is NodeState.REMOVED:
+                self.say(f"{node.name} was removed from the operator: it joins anew")
+                node.path.rename(node.path.with_name(f"{node.name}.removed-{about['id']}"))
+                node.path.mkdir(mode=0o700)
+                return
+            if known.address != address:
+                services.nodes.move(actor, known.id, address=address)
+        urls = {
+            "operator_url": self.config.web.external_url,
+            "gateway_url": self.config.gateway.external_url,
+        }
+        if urls.items() - about.items():
+            content = json.dumps({**about, **urls}, indent=2) + "\n"
+            write_durably(node.identity, content.encode(), mode=0o644)
+
     def _enrol(self, node: NodeHome, port: int) -> None:
         services = open_services(self.config)
         actor = local_actor("up")
@@ -348,28 +398,34 @@ class Stack:
         services.nodes.approve(actor, node.name)
 
     def _wait_scraped(self) -> None:
-        """Wait until Prometheus has found and scraped every node."""
+        """Wait until this Prometheus has found and scraped every node."""
         self.say("waiting for the first scrape")
         probe = Probe(port=self.options.ports.prometheus)
         wanted = {node.name for node in self.nodes}
         deadline = time.monotonic() + READY_SECONDS
-        seen: set[str] = set()
         while time.monotonic() < deadline:
             if self.stopped():
                 raise InterruptedStartError("stopped before all was ready")
-            try:
-                reply = probe.json("/api/v1/query?query=up%7Bjob%3D%22node%22%7D%3D%3D1")
-            except ProbeError:
-                reply = {"data": {"result": []}}
-            seen = {row["metric"].get("node", "") for row in reply["data"]["result"]}
-            if wanted <= seen:
+            # Its targets, not its samples: those may be an earlier run's.
+            wanted -= _scraped(probe)
+            if not wanted:
                 return
             self.supervisor.tick()
             time.sleep(0.25)
-        raise PartError(
-            f"Prometheus does not reach: {', '.join(sorted(wanted - seen))}",
-            hint=f"look at {self.config.prometheus_url}/targets",
-        )
+        logs = ", ".join(str(self.options.home.log(f"exporter@{name}")) for name in sorted(wanted))
+        self.say(f"Prometheus does not reach {', '.join(sorted(wanted))} yet: see {logs}")
+
+
+def _scraped(probe: Probe) -> set[str]:
+    try:
+        targets = probe.json("/api/v1/targets?state=active")["data"]["activeTargets"]
+    except (ProbeError, KeyError, TypeError):
+        return set()
+    return {
+        target["labels"].get("node", "")
+        for target in targets
+        if target["labels"].get("job") == "node" and target["health"] == "up"
+    }
 
 
 @contextmanager

@@ -135,6 +135,21 @@ class NodeService:
             node=view, token=str(join), ca_pin=ca.pin, command=command, expires_at=expires
         )
 
+    def move(self, actor: Actor, ref: str, *, address: str) -> NodeView:
+        """Keep a new address for a node's exporter (``node:write``).
+
+        Its certificate must cover the IP address already; the port may be any.
+        """
+        actor.require("node:write")
+        split_address(address)
+        with self.database.session() as session:
+            node = _find(session, ref)
+            details = {"from": node.address, "to": address}
+            node.address = address
+            session.flush()
+            self._record(session, actor, "node.moved", node, details)
+            return _view(node)
+
     def approve(self, actor: Actor, ref: str) -> NodeView:
         """Let actions reach an enrolled node (``node:write``)."""
         actor.require("node:write")
