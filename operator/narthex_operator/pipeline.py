@@ -104,6 +104,8 @@ class Pipeline:
             PROPAGATE_EXCEPTIONS=False,
             TRUSTED_HOSTS=[*self.hosts, *_ADDRESSES],
         )
+        # A doubled slash is no page of ours: no redirect, which programs would read as HTML.
+        app.url_map.merge_slashes = False
         app.before_request(self.admit)
         app.after_request(self.harden)
         app.register_error_handler(NarthexError, self.known)

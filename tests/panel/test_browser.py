@@ -244,3 +244,59 @@ def test_charts_are_drawn_and_keep_the_range(site: Site, context: BrowserContext
     page.reload()
     page.get_by_text("Prometheus does not answer", exact=True).first.wait_for()
     assert site.complaints == []
+
+
+def phone(browser: Browser) -> BrowserContext:
+    return browser.new_context(
+        locale="en-GB", viewport={"width": 390, "height": 844}, has_touch=True
+    )
+
+
+def test_a_long_command_leaves_room_for_its_buttons_on_a_phone(
+    site: Site, browser: Browser
+) -> None:
+    site.world.text = "/usr/bin/java -Dsome.option=value " * 15
+    context = phone(browser)
+    page = site.open(context)
+    page.goto(f"{site.url}/nodes/web-1/processes")
+    row = page.locator('tr[data-row="4242-424200"]')
+    command = row.locator(".command")
+    height = "(one) => one.getBoundingClientRect().height"
+    line = command.evaluate("(one) => parseFloat(getComputedStyle(one).lineHeight)")
+    assert command.evaluate(height) <= 2 * line + 1
+    assert row.evaluate(height) < 500
+    command.focus()
+    assert command.evaluate(height) > 4 * line
+    assert command.evaluate("(one) => one.scrollHeight <= one.clientHeight + 1")
+    context.close()
+    assert site.complaints == []
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_very_long_log_line_is_folded_until_asked_for(
+    site: Site, context: BrowserContext, width: int
+) -> None:
+    page = site.open(context)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{site.url}/logs")
+    page.locator(".log-lines.is-clamped").wait_for()
+    assert page.locator(".log-toggle").count() == 0
+    site.world.text = "one two three " * 280
+    page.reload()
+    text = page.locator(".log-text").first
+    button = page.get_by_role("button", name="Whole line").first
+    button.wait_for()
+    size = "(one) => one.clientHeight / parseFloat(getComputedStyle(one).lineHeight)"
+    assert 5.9 <= text.evaluate(size) <= 6.1
+    assert button.get_attribute("aria-expanded") == "false"
+    button.press("Enter")
+    assert button.get_attribute("aria-expanded") == "true"
+    assert text.evaluate(size) > 12
+    assert text.evaluate("(one) => one.scrollHeight <= one.clientHeight + 1")
+    button.press("Space")
+    assert 5.9 <= text.evaluate(size) <= 6.1
+    shown = page.locator(".log-text").count()
+    page.get_by_role("link", name="Load older lines").click()
+    page.locator(".log-text").nth(shown).wait_for()
+    page.locator(".log-toggle").nth(shown).wait_for()
+    assert site.complaints == []

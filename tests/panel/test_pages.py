@@ -345,7 +345,7 @@ REMOVED = ("node-gone", NodeState.REMOVED, None, None, None, None, None, 0, "")
                 " no data yet: node-quiet"
             ),
             (
-                "Узлы на связи: 2 из 4, тревог нет; ещё не присоединились: node-new;"
+                "Узлы на связи: 2 из 4, тревог нет; ещё не подключены: node-new;"
                 " данных пока нет: node-quiet"
             ),
         ),
@@ -360,7 +360,7 @@ REMOVED = ("node-gone", NodeState.REMOVED, None, None, None, None, None, 0, "")
         (
             (JOINING,),
             "No node reports yet; not joined yet: node-new",
-            "Ни один узел пока не на связи; ещё не присоединились: node-new",
+            "Ни один узел пока не на связи; ещё не подключены: node-new",
         ),
     ],
 )

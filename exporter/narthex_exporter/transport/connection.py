@@ -55,7 +55,8 @@ class Peer:
 class Connection:
     """One connection's requests, one after the other.
 
-    While one is answered its socket is in ``busy``; none is begun once ``stopping`` is set.
+    While one is answered its socket is in ``busy``; none is begun once ``stopping`` is set, nor
+    if ``prove``, which is told of each, says that the connection was cut.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Connection:
         clock: Callable[[], float],
         busy: set[socket.socket],
         stopping: threading.Event,
+        prove: Callable[[], bool],
     ) -> None:
         self.app = app
         self.sock = sock
@@ -78,6 +80,7 @@ class Connection:
         self.clock = clock
         self.busy = busy
         self.stopping = stopping
+        self.prove = prove
         self.parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
 
     def serve(self) -> None:
@@ -89,7 +92,7 @@ class Connection:
             except h11.RemoteProtocolError as error:
                 self._refuse(error.error_status_hint, str(error))
                 return
-            if request is None:
+            if request is None or not self.prove():
                 return
             self.busy.add(self.sock)
             try:

@@ -109,6 +109,15 @@ def listen_unix(path: Path, *, mode: int = 0o600) -> socket.socket:
     return sock
 
 
+@dataclass(slots=True, eq=False)
+class _Guest:
+    """One connection, from when it is accepted until it is closed."""
+
+    peer: str
+    sock: socket.socket
+    cut: bool = False
+
+
 @dataclass(slots=True)
 class Server:
     """Serve one WSGI application on some listeners, a thread a connection."""
@@ -117,13 +126,14 @@ class Server:
     listeners: Sequence[Listener]
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.monotonic
+    # Each peer's connections, without those that were cut and are about to end.
     _peers: Counter[str] = field(default_factory=Counter, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _stopping: threading.Event = field(default_factory=threading.Event, init=False)
-    _open: set[socket.socket] = field(default_factory=set, init=False)
+    _guests: set[_Guest] = field(default_factory=set, init=False)
     _busy: set[socket.socket] = field(default_factory=set, init=False)
-    # Those whose TLS handshake is under way, the oldest first.
-    _shaking: dict[socket.socket, None] = field(default_factory=dict, init=False)
+    # Those that have neither shown a certificate nor sent a request, the oldest first.
+    _unproven: dict[_Guest, None] = field(default_factory=dict, init=False)
     _acceptors: list[threading.Thread] = field(default_factory=list, init=False)
 
     def start(self) -> None:
@@ -148,10 +158,8 @@ class Server:
         while self._busy and self.clock() < deadline:
             time.sleep(0.02)
         with self._lock:
-            left = list(self._open)
-            left += self._shaking
-        for sock in left:
-            _cut(sock)
+            for guest in self._guests:
+                _cut(guest.sock)
         for thread in self._acceptors:
             thread.join(timeout=1.0)
         deadline = self.clock() + _END_SECONDS
@@ -174,13 +182,13 @@ class Server:
     def connections(self) -> int:
         """How many connections are open."""
         with self._lock:
-            return sum(self._peers.values())
+            return len(self._guests)
 
     @property
     def strangers(self) -> int:
-        """How many TLS handshakes are under way."""
+        """How many connections have neither shown a certificate nor sent a request."""
         with self._lock:
-            return len(self._shaking)
+            return len(self._unproven)
 
     @property
     def alive(self) -> bool:
@@ -198,100 +206,118 @@ class Server:
                 time.sleep(0.05)
                 continue
             peer = address[0] if isinstance(address, tuple) else "local"
-            if not self._admit(peer):
+            guest = self._admit(peer, sock)
+            if guest is None:
                 sock.close()
                 continue
             thread = threading.Thread(
                 target=self._connection,
-                args=(listener, sock, peer),
+                args=(listener, guest),
                 name="connection",
                 daemon=True,
             )
             try:
                 thread.start()
             except RuntimeError:
-                sock.close()
-                self._leave(peer)
+                self._leave(guest)
 
-    def _admit(self, peer: str) -> bool:
+    def _admit(self, peer: str, sock: socket.socket) -> _Guest | None:
         with self._lock:
-            if self._peers[peer] >= self.limits.connections_per_peer:
-                return False
-            if sum(self._peers.values()) >= self.limits.connections and not self._make_room():
-                return False
+            # Those that were cut take a moment to end: however many come, so many there are.
+            if len(self._guests) >= 2 * self.limits.connections:
+                return None
+            if self._peers[peer] >= self.limits.connections_per_peer and not self._make_room(peer):
+                return None
+            if self._peers.total() >= self.limits.connections and not self._make_room():
+                return None
+            guest = _Guest(peer, sock)
             self._peers[peer] += 1
-            return True
+            self._guests.add(guest)
+            self._unproven[guest] = None
+            return guest
 
-    def _make_room(self) -> bool:
-        """Cut the oldest peer that has not shown yet who it is: strangers shut nobody out."""
-        oldest = next(iter(self._shaking), None)
+    def _make_room(self, peer: str | None = None) -> bool:
+        """Cut the oldest, of ``peer`` if given, that is unproven: strangers shut nobody out."""
+        oldest = next((one for one in self._unproven if peer in {None, one.peer}), None)
         if oldest is None:
             return False
-        del self._shaking[oldest]
-        _cut(oldest)
+        del self._unproven[oldest]
+        oldest.cut = True
+        self._uncount(oldest.peer)
+        _cut(oldest.sock)
         return True
 
-    def _leave(self, peer: str) -> None:
-        with self._lock:
-            self._peers[peer] -= 1
-            if not self._peers[peer]:
-                del self._peers[peer]
+    def _uncount(self, peer: str) -> None:
+        self._peers[peer] -= 1
+        if not self._peers[peer]:
+            del self._peers[peer]
 
-    def _connection(self, listener: Listener, raw: socket.socket, peer: str) -> None:
-        sock = raw
+    def _prove(self, guest: _Guest) -> bool:
+        """Note that it is not to make room for others. False if it already had to."""
+        with self._lock:
+            self._unproven.pop(guest, None)
+            return not guest.cut
+
+    def _leave(self, guest: _Guest) -> None:
+        self._prove(guest)  # before it is closed: its descriptor may then be another's
+        _close(guest.sock)
+        with self._lock:
+            self._guests.discard(guest)
+            if not guest.cut:
+                self._uncount(guest.peer)
+
+    def _connection(self, listener: Listener, guest: _Guest) -> None:
         try:
-            if raw.family != socket.AF_UNIX:
-                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if guest.sock.family != socket.AF_UNIX:
+                guest.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if listener.tls is not None:
-                sock = listener.tls.get().wrap_socket(
-                    raw, server_side=True, do_handshake_on_connect=False
-                )
-                self._shake_hands(sock)
-            with self._lock:
-                self._open.add(sock)
+                self._shake_hands(self._wrap(listener.tls, guest))
+            peer = _peer(listener, guest.sock, guest.peer)
+            if peer.certificate is not None and not self._prove(guest):
+                return
             Connection(
                 self.app,
-                sock,
-                peer=_peer(listener, sock, peer),
+                guest.sock,
+                peer=peer,
                 scheme="https" if listener.tls else listener.scheme,
                 limits=self.limits,
                 clock=self.clock,
                 busy=self._busy,
                 stopping=self._stopping,
+                prove=lambda: self._prove(guest),
             ).serve()
         except (OSError, PeerError) as error:
-            log.debug("connection.ended", extra={"peer": peer, "error": str(error)})
+            log.debug("connection.ended", extra={"peer": guest.peer, "error": str(error)})
         finally:
-            with self._lock:
-                self._open.discard(sock)
-            _close(sock)
-            self._leave(peer)
+            self._leave(guest)
+
+    def _wrap(self, tls: ContextSource, guest: _Guest) -> ssl.SSLSocket:
+        sock = tls.get().wrap_socket(guest.sock, server_side=True, do_handshake_on_connect=False)
+        with self._lock:
+            guest.sock = sock
+            if guest.cut:  # perhaps between the two sockets, where a cut does nothing
+                raise ConnectionAbortedError("it made room for another")
+        return sock
 
     def _shake_hands(self, sock: ssl.SSLSocket) -> None:
         """Do the handshake in the time allowed, however slowly the peer drips its bytes."""
         deadline = self.clock() + self.limits.handshake_seconds
         sock.setblocking(False)
         wait = select.poll()
-        with self._lock:
-            self._shaking[sock] = None
-        try:
-            while not self._stopping.is_set():
-                try:
-                    sock.do_handshake()
-                except ssl.SSLWantReadError:
-                    wait.register(sock, select.POLLIN)
-                except ssl.SSLWantWriteError:
-                    wait.register(sock, select.POLLOUT)
-                else:
-                    return
-                left = deadline - self.clock()
-                if left <= 0:
-                    raise TimeoutError("the TLS handshake took too long")
-                wait.poll(left * 1000)
-            raise ConnectionAbortedError("the server stops")
-        finally:
-            with self._lock:
-                self._shaking.pop(sock, None)
+        while not self._stopping.is_set():
+            try:
+                sock.do_handshake()
+            except ssl.SSLWantReadError:
+                wait.register(sock, select.POLLIN)
+            except ssl.SSLWantWriteError:
+                wait.register(sock, select.POLLOUT)
+            else:
+                return
+            left = deadline - self.clock()
+            if left <= 0:
+                raise TimeoutError("the TLS handshake took too long")
+            wait.poll(left * 1000)
+        raise ConnectionAbortedError("the server stops")
 
 
 def _peer(listener: Listener, sock: socket.socket, address: str) -> Peer:

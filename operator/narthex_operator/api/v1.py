@@ -25,6 +25,10 @@ from narthex_operator.services.views import (
 
 PREFIX: Final = "/api/v1"
 Name = Annotated[str, Field(max_length=256)]
+# Between these an instant is a whole number of nanoseconds that 64 bits hold.
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2262, 1, 1, tzinfo=UTC)
+Instant = Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)]
 
 
 class AddNode(Input):
@@ -70,7 +74,7 @@ class RunQuery(Input):
 class AuditQuery(Input):
     """Which rows, newest first, before a sequence number."""
 
-    before: int | None = None
+    before: int | None = Field(default=None, ge=0, le=2**63 - 1)
     limit: int = Field(default=50, ge=1, le=500)
     node: Name = ""
     event: Name = ""
@@ -98,7 +102,10 @@ class SilenceBody(Input):
 
 
 class LogQuery(Input):
-    """Which lines: the last hour unless ``start`` and ``end`` say otherwise."""
+    """Which lines: the last hour unless ``start`` and ``end`` say otherwise.
+
+    Both lie from 1970 to the beginning of 2262.
+    """
 
     node: Name = ""
     text: str = Field(default="", max_length=1024)
@@ -106,8 +113,8 @@ class LogQuery(Input):
     unit: Name = ""
     filename: str = Field(default="", max_length=1024)
     level: Name = ""
-    start: AwareDatetime | None = None
-    end: AwareDatetime | None = None
+    start: Instant | None = None
+    end: Instant | None = None
     limit: int = Field(default=200, ge=1, le=2000)
     backward: bool = True
 
@@ -265,7 +272,7 @@ def _logs(ask: Ask) -> LogItems:
         ask.actor,
         LogSearch(
             **wanted.model_dump(exclude={"start", "end"}),
-            start=wanted.start or end - timedelta(hours=1),
+            start=wanted.start or max(EARLIEST, end - timedelta(hours=1)),
             end=end,
         ),
     )

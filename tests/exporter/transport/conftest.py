@@ -1,6 +1,7 @@
 """A server to speak to, over TLS, TCP and a Unix socket."""
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -162,3 +163,56 @@ def read_all(sock: socket.socket) -> bytes:
         while chunk := sock.recv(65536):
             found += chunk
     return found
+
+
+@dataclass
+class Siege:
+    """Silent connections, each opened anew when it is cut."""
+
+    connect: Callable[[], socket.socket]
+    count: int = 300
+    opened: int = 0
+    held: dict[int, socket.socket] = field(default_factory=dict)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        wait = select.poll()
+        # No faster than the server accepts: to fill the kernel's queue is another attack.
+        while not self.over.wait(0.001):
+            if len(self.held) < self.count:
+                sock = self.connect()
+                self.opened += 1
+                self.held[sock.fileno()] = sock
+                wait.register(sock, select.POLLIN)
+            for number, _ in wait.poll(0):
+                wait.unregister(number)
+                self.held.pop(number).close()
+        for sock in self.held.values():
+            sock.close()
+
+
+@pytest.fixture
+def besieged() -> Callable[..., contextlib.AbstractContextManager[Siege]]:
+    """Hold silent connections to a site; afterwards nothing of them may be left in it."""
+
+    @contextlib.contextmanager
+    def siege(place: Site, connect: Callable[[], socket.socket]) -> Iterator[Siege]:
+        found = Siege(connect)
+        thread = threading.Thread(target=found.run, name="siege")
+        thread.start()
+        try:
+            while found.opened < 2 * found.count:
+                assert thread.is_alive()
+                time.sleep(0.01)
+            yield found
+            assert thread.is_alive()
+        finally:
+            found.over.set()
+            thread.join()
+        deadline = time.monotonic() + 3
+        while place.server.connections and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert place.server.connections == place.server.strangers == 0
+        assert "connection" not in {thread.name for thread in threading.enumerate()}
+
+    return siege

@@ -1,5 +1,6 @@
 """The server as an HTTP server: what it takes, what it refuses, what it leaves behind."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -195,8 +196,9 @@ def test_connections_are_bounded_by_peer(site: Any) -> None:
     place = site(tls=False, limits=Limits(connections_per_peer=3))
     held = [place.connect() for _ in range(3)]
     try:
-        while place.server.connections < 3:
-            time.sleep(0.01)
+        for sock in held:
+            sock.sendall(GET)
+            assert sock.recv(65536)
         with place.connect() as refused:
             assert read_all(refused) == b""
         with place.connect(source="127.0.0.2") as other:
@@ -205,6 +207,53 @@ def test_connections_are_bounded_by_peer(site: Any) -> None:
     finally:
         for sock in held:
             sock.close()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_silent_connections_do_not_shut_out_their_own_address(
+    site: Any, besieged: Any, family: int
+) -> None:
+    place = site(tls=False)
+
+    def connect() -> socket.socket:
+        sock = socket.socket(family)
+        unix = family == socket.AF_UNIX
+        sock.connect(str(place.unix) if unix else ("127.0.0.1", place.port))
+        sock.settimeout(10)
+        return sock
+
+    times = []
+    with besieged(place, connect) as siege, connect() as kept:
+        kept.sendall(GET)
+        assert kept.recv(65536)
+        before = siege.opened
+        for _ in range(20):
+            start = time.monotonic()
+            with connect() as sock:
+                sock.sendall(CLOSE)
+                assert read_all(sock).endswith(b"hello")
+            times.append(time.monotonic() - start)
+            time.sleep(0.05)
+        # Who has sent a request is not the one to make room.
+        kept.sendall(GET)
+        assert kept.recv(65536).endswith(b"hello")
+        assert siege.opened - before > 64  # more than there are places
+    assert max(times) < 1
+
+
+def test_a_connection_that_made_room_starts_no_request(site: Any) -> None:
+    place = site(tls=False, limits=Limits(connections_per_peer=1))
+    with place.connect() as old:
+        old.sendall(b"GET /old HTTP/1.1\r\n")
+        while not place.server.connections:
+            time.sleep(0.01)
+        with place.connect() as new:
+            new.sendall(CLOSE)
+            assert read_all(new).endswith(b"hello")
+        with contextlib.suppress(ConnectionError):
+            old.sendall(b"Host: a\r\n\r\n")
+        assert read_all(old) == b""
+    assert [seen["PATH_INFO"] for seen in place.app.seen] == ["/"]
 
 
 @pytest.mark.parametrize(

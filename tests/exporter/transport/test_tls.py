@@ -226,6 +226,25 @@ def test_strangers_cannot_shut_out_who_has_a_certificate(site: Any, authority: A
         assert b" 200 " in ask(place, authority.leaf(), source="127.0.0.2")
 
 
+def test_silent_connections_do_not_shut_out_their_own_address(
+    site: Any, authority: Any, besieged: Any
+) -> None:
+    place = site()
+    files = authority.leaf()
+    descriptors = psutil.Process().num_fds()
+    times = []
+    with besieged(place, place.connect) as siege:
+        before = siege.opened
+        for _ in range(20):
+            start = time.monotonic()
+            assert b" 200 " in ask(place, files)
+            times.append(time.monotonic() - start)
+            time.sleep(0.05)
+        assert siege.opened - before > 64  # more than there are places
+    assert max(times) < 1
+    assert psutil.Process().num_fds() <= descriptors
+
+
 def test_hundreds_of_stalled_peers_delay_nobody(site: Any, authority: Any) -> None:
     place = site()
     files = authority.leaf()

@@ -71,6 +71,8 @@ VISITS = [
     ("TRACE", "/", 405),
     ("GET", "/api/v1/nodes", 401),
     ("GET", "/api/v1/nowhere", 404),
+    ("GET", "/api//v1/nodes", 404),
+    ("GET", "/api/v1//nodes", 404),
     ("DELETE", "/api/v1/nodes", 405),
     ("GET", "/api/v1/openapi.json", 200),
     ("GET", "/api/v1/sd/prometheus", 401),
@@ -254,6 +256,37 @@ def test_unknown_and_doubled_query_parameters_are_told(operator: Operator) -> No
     assert operator.call("GET", "/api/v1/runs?limit=1&limit=2").status_code == 422
     wrong = operator.call("GET", "/api/v1/runs?limit=many").json()
     assert wrong["errors"][0]["path"] == "query.limit"
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("audit?before=-1", "before"),
+        (f"audit?before={2**63}", "before"),
+        ("audit?before=1" + "0" * 400, "before"),
+        ("logs?end=0001-01-01T00:00:00Z", "end"),
+        ("logs?end=0001-01-01T00:00:00%2B14:00", "end"),
+        ("logs?start=1969-12-31T23:59:59Z", "start"),
+        ("logs?start=9999-12-31T23:59:59-14:00", "start"),
+        ("logs?end=2262-04-12T00:00:00Z", "end"),
+        ("logs?end=2026-01-01T00:00:00", "end"),
+    ],
+)
+def test_a_number_or_instant_that_cannot_be_is_named(
+    operator: Operator, query: str, field: str
+) -> None:
+    reply = operator.call("GET", f"/api/v1/{query}")
+    assert reply.status_code == 422
+    assert [error["path"] for error in reply.json()["errors"]] == [f"query.{field}"]
+
+
+def test_the_furthest_number_and_instants_are_taken(operator: Operator) -> None:
+    for before in (0, 2**63 - 1):
+        assert operator.call("GET", f"/api/v1/audit?before={before}").status_code == 200
+    late = operator.call("GET", "/api/v1/logs?end=2262-01-01T00:00:00Z")
+    assert late.status_code == 200, late.text
+    early = operator.call("GET", "/api/v1/logs?end=1970-01-01T00:00:00Z")
+    assert (early.status_code, early.json()["type"]) == (422, "invalid")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", ""])
