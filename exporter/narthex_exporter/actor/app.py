@@ -5,10 +5,10 @@ import fcntl
 import importlib.metadata
 import logging
 import os
+import queue
 import secrets
 import signal
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,13 +144,11 @@ def alone(state_dir: Path) -> Iterator[None]:
 
 def serve(config: Config, *, environment: Mapping[str, str] = os.environ) -> None:
     """Run the actor until SIGTERM or SIGINT; SIGHUP reloads policy and keys."""
-    stop = threading.Event()
-    reload = threading.Event()
-    wake = threading.Event()
+    # Not an Event: its lock is not re-entrant, and a handler may run while it is held.
+    received: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def on_signal(number: int, _frame: object) -> None:
-        (reload if number == signal.SIGHUP else stop).set()
-        wake.set()
+        received.put(number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
@@ -164,12 +162,8 @@ def serve(config: Config, *, environment: Mapping[str, str] = os.environ) -> Non
         )
         with server:
             log.info("actor.ready", extra={"socket": str(config.socket), "pid": os.getpid()})
-            while not stop.is_set():
-                wake.wait()
-                wake.clear()
-                if reload.is_set():
-                    reload.clear()
-                    actor.reload()
+            while received.get() == signal.SIGHUP:
+                actor.reload()
             # Before the server stops: it lets followers of a run see its end.
             actor.engine.stop()
         if passed is None:
