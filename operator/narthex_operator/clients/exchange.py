@@ -131,7 +131,9 @@ def exchange(
                 body=data,
             )
     except (OSError, http.client.HTTPException, ValueError) as error:
-        why = _late(limits) if deadline.passed else _explained(error)
+        # The socket's own timeout is the whole bound too, and on a busy machine may come first.
+        late = deadline.passed or isinstance(error, TimeoutError)
+        why = _late(limits) if late else _explained(error)
         raise ExchangeError(why, sent=True) from error
     finally:
         deadline.lift()

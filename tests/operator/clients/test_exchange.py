@@ -70,6 +70,11 @@ def dripping_body(sock: socket.socket) -> None:
         time.sleep(0.05)
 
 
+def silent(sock: socket.socket) -> None:
+    heard(sock)
+    time.sleep(1.5)
+
+
 def cut(sock: socket.socket) -> None:
     heard(sock)
 
@@ -104,6 +109,7 @@ def test_a_whole_reply_is_read() -> None:
     ("behave", "words"),
     [
         (endless, "larger than 1 MiB"),
+        (silent, "within 1 s"),
         (dripping, "within 1 s"),
         (dripping_body, "within 1 s"),
         (cut, "closed the connection"),
@@ -122,6 +128,18 @@ def test_a_hostile_reply_ends_the_exchange_in_time(behave: Peer, words: str) -> 
             exchange(endpoint, "GET", "/", bounds=bounds)
         assert time.monotonic() - began < 2.0
     assert told.value.sent
+
+
+def test_a_read_that_times_out_before_the_deadline_says_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # On a busy machine the socket's own timeout comes first.
+    monkeypatch.setattr("narthex_operator.clients.exchange._Deadline.guard", lambda *_: None)
+    with (
+        peer(silent) as endpoint,
+        pytest.raises(ExchangeError, match="no whole reply within 0.5 s"),
+    ):
+        exchange(endpoint, "GET", "/", bounds=Bounds(total_seconds=0.5))
 
 
 def test_where_nothing_listens_nothing_was_sent() -> None:
