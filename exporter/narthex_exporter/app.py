@@ -16,12 +16,15 @@ from prometheus_client.core import Metric as MetricFamily
 
 from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors import COLLECTORS
-from narthex_exporter.collectors.scrape import Scraper
-from narthex_exporter.collectors.spec import Collector, Node, Option
+from narthex_exporter.collectors.background import Background
+from narthex_exporter.collectors.scrape import Scraper, from_families, look
+from narthex_exporter.collectors.spec import Collector, Node, Option, Sample
 from narthex_exporter.errors import ConfigError, NarthexError
 from narthex_exporter.notify import notify, watchdog_seconds
 from narthex_exporter.selfmetrics import Certificates, Reloads, Requests, SelfMetrics
+from narthex_exporter.sources.files import Files
 from narthex_exporter.sources.filesystems import Filesystems
+from narthex_exporter.sources.place import Paths
 from narthex_exporter.sources.procfs import Procfs
 from narthex_exporter.sources.sysfs import Sysfs
 from narthex_exporter.transport.server import Listener, Server, listen_tcp
@@ -73,6 +76,7 @@ class Config:
     procfs: Path = Path("/proc")
     sysfs: Path = Path("/sys")
     rootfs: Path = Path("/")
+    udev: Path = Path("/run/udev/data")
     collectors: Mapping[str, bool] = field(default_factory=dict)
     disable_defaults: bool = False
     settings: Mapping[Option[Any], str] = field(default_factory=dict)
@@ -110,10 +114,10 @@ class Parts:
         while self._running:
             self._running.pop().stop()
 
-    def samples(self) -> Iterator[MetricFamily]:
+    def samples(self) -> Iterator[Sample]:
         """Give the metrics of what runs."""
         for part in list(self._running):
-            yield from part.samples()
+            yield from from_families(part.samples())
 
     def _start(self, parts: list[Part]) -> None:
         for part in parts:
@@ -129,16 +133,20 @@ class Exporter:
     server: Server
     parts: Parts
     reloads: Reloads
+    background: Background
     web_file: WebConfigFile | None = None
 
     def start(self) -> None:
         """Answer, then start the rest."""
         self.server.start()
         self.parts.start()
+        self.background.start()
 
     def stop(self) -> None:
         """Let requests under way end, then stop the rest."""
         self.server.stop(drain_seconds=DRAIN_SECONDS)
+        self.background.stop()
+        self.background.node.sources.close()
         self.parts.stop()
 
     def reload(self) -> None:
@@ -172,9 +180,13 @@ def build(config: Config) -> Exporter:
         reloads=reloads,
         process=config.exporter_metrics,
     )
+    node, collectors = _node(config), choose_collectors(config)
+    background = Background(
+        node=node, collectors=[each for each in collectors if each.interval], look=look
+    )
     web = Web(
-        scraper=Scraper(node=_node(config), collectors=choose_collectors(config)),
-        extra=(about.families, parts.samples),
+        scraper=Scraper(node=node, collectors=collectors, background=background),
+        extra=(about.samples, parts.samples),
         requests=requests,
         actor=ActorLink(socket=config.actor_socket),
         ready=lambda: parts.started,
@@ -183,7 +195,9 @@ def build(config: Config) -> Exporter:
         max_requests=config.max_requests,
     )
     server = Server(web, _listeners(config, identity, web_file))
-    return Exporter(server=server, parts=parts, reloads=reloads, web_file=web_file)
+    return Exporter(
+        server=server, parts=parts, reloads=reloads, background=background, web_file=web_file
+    )
 
 
 def run(exporter: Exporter) -> None:
@@ -248,10 +262,12 @@ def _node(config: Config) -> Node:
             settings[option] = option.parse(value)
         except (ValueError, re.error) as error:
             raise ConfigError(f"--collector.….{option.name}: {value!r}: {error}") from error
+    files = Files()
     return Node(
-        proc=Procfs(config.procfs),
-        sys=Sysfs(config.sysfs),
+        proc=Procfs(config.procfs, files),
+        sys=Sysfs(config.sysfs, files),
         filesystems=Filesystems(procfs=config.procfs, root=config.rootfs),
+        paths=Paths(proc=config.procfs, sys=config.sysfs, root=config.rootfs, udev=config.udev),
         settings=settings,
     )
 

@@ -146,6 +146,13 @@ def setting_name(collector: str, option: Option[Any]) -> str:
 @click.option("--path.sysfs", "sysfs", type=_PATH, default=Path("/sys"), show_default=True)
 @click.option("--path.rootfs", "rootfs", type=_PATH, default=Path("/"), show_default=True)
 @click.option(
+    "--path.udev.data",
+    "udev",
+    type=_PATH,
+    default=Path("/run/udev/data"),
+    show_default=True,
+)
+@click.option(
     "--collector.disable-defaults",
     "disable_defaults",
     is_flag=True,
@@ -177,6 +184,7 @@ def exporter(**given: Any) -> None:
         procfs=given["procfs"],
         sysfs=given["sysfs"],
         rootfs=given["rootfs"],
+        udev=given["udev"],
         collectors=_chosen(given),
         disable_defaults=given["disable_defaults"],
         settings=_settings(given),

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from prometheus_client.core import Metric as MetricFamily
 from prometheus_client.process_collector import ProcessCollector
 
-from narthex_exporter.collectors.scrape import to_families
+from narthex_exporter.collectors.scrape import from_families
 from narthex_exporter.collectors.spec import Metric, Sample, counter, gauge
 from narthex_exporter.sources.text import clean
 
@@ -114,20 +113,19 @@ class SelfMetrics:
     certificates: Certificates
     reloads: Reloads
     process: bool = True
+    _build: Sample = field(
+        default_factory=lambda: BUILD.at(1, version("narthex"), platform.python_version()),
+        init=False,
+    )
     _process: ProcessCollector = field(
         default_factory=lambda: ProcessCollector(registry=None), init=False
     )
 
-    def families(self) -> Iterator[MetricFamily]:
-        """Give metric families."""
-        build = BUILD.at(1, version("narthex"), platform.python_version())
-        yield from to_families(
-            [
-                build,
-                *self.requests.samples(),
-                *self.certificates.samples(),
-                *self.reloads.samples(),
-            ]
-        )
+    def samples(self) -> Iterator[Sample]:
+        """Give the exporter's own metrics."""
+        yield self._build
+        yield from self.requests.samples()
+        yield from self.certificates.samples()
+        yield from self.reloads.samples()
         if self.process:
-            yield from self._process.collect()
+            yield from from_families(self._process.collect())

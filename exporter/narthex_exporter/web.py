@@ -8,17 +8,18 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from prometheus_client.core import Metric as MetricFamily
 from prometheus_client.exposition import choose_encoder
 
 from narthex_exporter.actorlink import ActorLink
+from narthex_exporter.collectors.exposition import Encoder
 from narthex_exporter.collectors.scrape import Scraper
+from narthex_exporter.collectors.spec import Sample
 from narthex_exporter.contract.wire import PROBLEM_TYPE
 from narthex_exporter.selfmetrics import Requests
 from narthex_exporter.transport.identity import Identity, Role
@@ -29,12 +30,13 @@ log = logging.getLogger(__name__)
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Environ = dict[str, Any]
-Families = Callable[[], Iterable[MetricFamily]]
+Samples = Callable[[], Iterable[Sample]]
 
 _SCRAPERS: Final = frozenset({Role.SCRAPE, Role.OPERATOR})
 _ACTORS: Final = frozenset({Role.OPERATOR})
 _VERSION: Final = re.compile(r";\s*version\s*=\s*([^;\s]*)")
 _VERSIONS: Final = frozenset({"0.0.1", "0.0.4", "1.0.0"})
+_OPENMETRICS: Final = "application/openmetrics-text"
 _TEXT: Final = "text/plain; charset=utf-8"
 # Level 9, gzip's default, costs six times as much for two per cent.
 _GZIP_LEVEL: Final = 5
@@ -64,21 +66,6 @@ def problem(status: int, kind: str, title: str, hint: str) -> Reply:
     )
 
 
-class _Page:
-    """Some families, as an encoder wants them; with ``names`` only those samples."""
-
-    def __init__(self, families: Iterable[MetricFamily], names: frozenset[str]) -> None:
-        self.families = families
-        self.names = names
-
-    def collect(self) -> Iterator[MetricFamily]:
-        for family in self.families:
-            if self.names:
-                family.samples = [s for s in family.samples if s.name in self.names]
-            if family.samples:
-                yield family
-
-
 @dataclass(slots=True, kw_only=True)
 class Web:
     """The WSGI application.
@@ -88,7 +75,7 @@ class Web:
     """
 
     scraper: Scraper
-    extra: Sequence[Families]
+    extra: Sequence[Samples]
     requests: Requests
     actor: ActorLink
     ready: Callable[[], bool]
@@ -97,6 +84,7 @@ class Web:
     max_requests: int = 40
     _passwords: Passwords = field(default_factory=Passwords, init=False)
     _bucket: Bucket = field(default_factory=Bucket, init=False)
+    _encoder: Encoder = field(default_factory=Encoder, init=False)
     _slots: threading.BoundedSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -205,9 +193,15 @@ class Web:
         if not self._slots.acquire(blocking=False):
             return text(503, f"{self.max_requests} scrapes are under way, which is the limit")
         try:
-            families = self._families(wanted)
-            encode, content_type = choose_encoder(_known_formats(environ.get("HTTP_ACCEPT", "")))
-            body = encode(_Page(families, frozenset(query.get("name[]", []))))
+            _, content_type = choose_encoder(_known_formats(environ.get("HTTP_ACCEPT", "")))
+            samples = self.scraper.samples(wanted)
+            for more in self.extra:
+                samples += more()
+            body = self._encoder.encode(
+                samples,
+                openmetrics=content_type.startswith(_OPENMETRICS),
+                names=frozenset(query.get("name[]", [])),
+            )
         finally:
             self._slots.release()
         headers = [("Content-Type", content_type), ("Vary", "Accept, Accept-Encoding")]
@@ -215,11 +209,6 @@ class Web:
             body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
             headers.append(("Content-Encoding", "gzip"))
         return Reply(status=200, body=body, headers=tuple(headers))
-
-    def _families(self, wanted: frozenset[str]) -> Iterator[MetricFamily]:
-        yield from self.scraper.families(wanted)
-        for more in self.extra:
-            yield from more()
 
     def _landing(self, _environ: Environ) -> Reply:
         link = html.escape(self.telemetry_path, quote=True)

@@ -1,13 +1,26 @@
 """Run the collectors for one scrape, so that a failing or hanging one costs only its own part."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client.core import Metric as MetricFamily
 
-from narthex_exporter.collectors.spec import Collector, Kind, Metric, NoData, Node, Sample, gauge
+from narthex_exporter.collectors.background import Background
+from narthex_exporter.collectors.spec import (
+    Block,
+    Collector,
+    Kind,
+    Limit,
+    Metric,
+    NoData,
+    Node,
+    Sample,
+    gauge,
+)
 from narthex_exporter.sources.patience import Outcome, Patience
 
 log = logging.getLogger(__name__)
@@ -22,18 +35,51 @@ SUCCESS: Final = gauge(
     "node_exporter: Whether a collector succeeded.",
     ("collector",),
 )
-METRICS: Final = (DURATION, SUCCESS)
+NO_DATA: Final = gauge(
+    "narthex_collector_no_data",
+    "Is 1 for a collector that has nothing to report on this machine, which is no failure.",
+    ("collector",),
+)
+TRUNCATED: Final = gauge(
+    "narthex_collector_truncated",
+    "Whether a collector left things out because there were more than its limits allow.",
+    ("collector",),
+)
+LAST_SUCCESS: Final = gauge(
+    "narthex_collector_last_success_timestamp_seconds",
+    "When a collector with a schedule of its own last succeeded, in unixtime.",
+    ("collector",),
+)
+METRICS: Final = (DURATION, SUCCESS, NO_DATA, TRUNCATED, LAST_SUCCESS)
 _TYPES: Final = {Kind.COUNTER: "counter", Kind.GAUGE: "gauge", Kind.UNTYPED: "unknown"}
+_KINDS: Final = {"counter": Kind.COUNTER, "gauge": Kind.GAUGE}
+# Whatever happens, one collector does not make a scrape that Prometheus' sample_limit refuses.
+_SERIES_AT_MOST: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one collector found; ``at`` is unixtime."""
+
+    samples: Sequence[Sample | Block] = ()
+    truncated: bool = False
+    at: float = 0.0
 
 
 @dataclass(slots=True)
 class Scraper:
-    """The collectors that are on, and the node that they read."""
+    """The collectors that are on, and the node that they read.
+
+    Those with a schedule of their own are run by ``background``; until it is started, and for a
+    ``Scraper`` without one, they say nothing.
+    """
 
     node: Node
     collectors: Sequence[Collector]
     total_seconds: float = 5.0
-    _patience: Patience[str, list[Sample]] = field(
+    background: Background | None = None
+    now: Callable[[], float] = time.time
+    _patience: Patience[str, Look] = field(
         default_factory=lambda: Patience("collector"), init=False
     )
     _failing: dict[str, str] = field(default_factory=dict, init=False)
@@ -42,28 +88,54 @@ class Scraper:
         """Name the collectors that are on."""
         return tuple(collector.name for collector in self.collectors)
 
-    def families(self, wanted: frozenset[str] | None = None) -> Iterator[MetricFamily]:
+    def samples(self, wanted: frozenset[str] | None = None) -> list[Sample | Block]:
         """Measure, with those collectors named in ``wanted`` or with all."""
-        limits = {
-            each.name: each.limit_seconds
-            for each in self.collectors
-            if wanted is None or each.name in wanted
-        }
+        chosen = [each for each in self.collectors if wanted is None or each.name in wanted]
+        limits = {each.name: each.limit_seconds for each in chosen if each.interval is None}
         node = self.node.fresh()
-        calls = {
-            each.name: _measure(each, node) for each in self.collectors if each.name in limits
-        }
         outcomes = self._patience.run(
-            calls, limit=limits.__getitem__, total_seconds=self.total_seconds
+            {each.name: self._measure(each, node) for each in chosen if each.name in limits},
+            limit=limits.__getitem__,
+            total_seconds=self.total_seconds,
         )
-        samples = [sample for each in outcomes.values() for sample in each.value or ()]
-        return to_families([*samples, *self._about(outcomes)])
+        node.proc.files.sweep()
+        if node.sys.files is not node.proc.files:
+            node.sys.files.sweep()
+        if self.background is not None:
+            outcomes |= self.background.outcomes(frozenset(each.name for each in chosen))
+        found: list[Sample | Block] = []
+        for each in outcomes.values():
+            if each.value is not None:
+                found += each.value.samples
+        found += self._about(chosen, outcomes)
+        return found
 
-    def _about(self, outcomes: Mapping[str, Outcome[list[Sample]]]) -> Iterator[Sample]:
-        for name, outcome in sorted(outcomes.items()):
+    def collect(self) -> Iterator[MetricFamily]:
+        """Measure, as prometheus_client's registry asks for it."""
+        return to_families(self.samples())
+
+    def _measure(self, collector: Collector, node: Node) -> Callable[[], Look]:
+        return lambda: look(collector, node, now=self.now)
+
+    def _about(
+        self, chosen: Iterable[Collector], outcomes: Mapping[str, Outcome[Look]]
+    ) -> Iterator[Sample]:
+        for collector in sorted(chosen, key=lambda each: each.name):
+            name = collector.name
+            outcome = outcomes.get(name)
+            if outcome is None:
+                continue  # it has a schedule, and its first look is not done
             self._tell(name, outcome.error)
             yield DURATION.at(outcome.seconds, name)
             yield SUCCESS.at(1 if outcome.error is None else 0, name)
+            if isinstance(outcome.error, NoData):
+                yield NO_DATA.at(1, name)
+            if any(isinstance(option, Limit) for option in collector.options):
+                yield TRUNCATED.at(
+                    int(outcome.value is not None and outcome.value.truncated), name
+                )
+            if collector.interval is not None and outcome.value is not None:
+                yield LAST_SUCCESS.at(outcome.value.at, name)
 
     def _tell(self, name: str, error: Exception | None) -> None:
         """Log a failure when it begins, changes or ends, not at each scrape."""
@@ -79,22 +151,56 @@ class Scraper:
             log.warning("collector.failed", extra={"collector": name, "error": why})
 
 
-def _measure(collector: Collector, node: Node) -> Callable[[], list[Sample]]:
-    return lambda: list(collector.collect(node))
+def look(collector: Collector, node: Node, *, now: Callable[[], float] = time.time) -> Look:
+    """Run one collector, and cut what it finds too much of."""
+    samples: list[Sample | Block] = list(collector.collect(node))
+    truncated = not node.cut.isdisjoint(collector.options)
+    if len(samples) > _SERIES_AT_MOST:
+        del samples[_SERIES_AT_MOST:]
+        truncated = True
+    return Look(samples=samples, truncated=truncated, at=now())
 
 
-def to_families(samples: Iterable[Sample]) -> Iterator[MetricFamily]:
+@lru_cache(maxsize=256)
+def _metric(name: str, kind: Kind, text: str, labels: tuple[str, ...]) -> Metric:
+    return Metric(name, kind, text, labels)
+
+
+def from_families(families: Iterable[MetricFamily]) -> Iterator[Sample]:
+    """Take the counters and gauges of what speaks prometheus_client's language."""
+    for family in families:
+        kind = _KINDS.get(family.type, Kind.UNTYPED)
+        for each in family.samples:
+            metric = _metric(each.name, kind, family.documentation, tuple(each.labels))
+            yield Sample(metric, tuple(each.labels.values()), each.value)
+
+
+def to_families(samples: Iterable[Sample | Block]) -> Iterator[MetricFamily]:
     """Group samples as prometheus_client wants them; of two with the same labels one counts."""
     grouped: dict[Metric, dict[tuple[str, ...], float]] = {}
-    for sample in samples:
-        grouped.setdefault(sample.metric, {})[sample.values] = sample.value
+    for metric, values, value in _unpacked(samples):
+        grouped.setdefault(metric, {})[values] = value
     for metric in sorted(grouped, key=lambda each: each.name):
+        counts = metric.kind is Kind.COUNTER and metric.name.endswith("_total")
         family = MetricFamily(
-            metric.name.removesuffix("_total") if metric.kind is Kind.COUNTER else metric.name,
+            metric.name.removesuffix("_total") if counts else metric.name,
             metric.help,
-            _TYPES[metric.kind],
+            _TYPES[metric.kind] if counts or metric.kind is Kind.GAUGE else "unknown",
         )
         names = metric.labels
         for values, value in grouped[metric].items():
             family.add_sample(metric.name, dict(zip(names, values, strict=True)), value)
         yield family
+
+
+def _unpacked(samples: Iterable[Sample | Block]) -> Iterator[Sample]:
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - rare
+
+    for sample in samples:
+        if isinstance(sample, Sample):
+            yield sample
+            continue
+        for family in text_string_to_metric_families(sample.text):
+            for each in family.samples:
+                values = tuple(each.labels[name] for name in sample.metric.labels)
+                yield Sample(sample.metric, values, each.value)

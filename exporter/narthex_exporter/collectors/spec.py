@@ -2,12 +2,13 @@
 
 import enum
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from narthex_exporter.sources.filesystems import Filesystems
+from narthex_exporter.sources.place import Paths, S, Sources
 from narthex_exporter.sources.procfs import Procfs
 from narthex_exporter.sources.sysfs import Sysfs
 
@@ -28,8 +29,7 @@ class Kind(enum.StrEnum):
     UNTYPED = "untyped"
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One measured value; ``values`` in the order of the metric's labels."""
 
     metric: "Metric"
@@ -37,9 +37,25 @@ class Sample:
     value: float
 
 
-@dataclass(frozen=True, slots=True)
+class Block(NamedTuple):
+    """Lines of one metric that a collector has rendered itself, because it kept them.
+
+    Each line is a whole sample of the text format with its line feed; ``series`` is how many. What
+    a block holds must be unique: blocks are not looked into.
+    """
+
+    metric: "Metric"
+    text: str
+    series: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """One metric: the name people see, its help in one sentence, its labels."""
+    """One metric: the name people see, its help in one sentence, its labels.
+
+    Names of ours keep the rule that counters, and only they, end in ``_total``; names of other
+    exporters are as they are there.
+    """
 
     name: str
     kind: Kind
@@ -49,7 +65,8 @@ class Metric:
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
             raise ValueError(f"{self.name!r} is no metric name")
-        if (self.kind is Kind.COUNTER) != self.name.endswith("_total"):
+        counts = self.name.endswith("_total")
+        if self.name.startswith("narthex_") and (self.kind is Kind.COUNTER) != counts:
             raise ValueError(f"{self.name}: counters, and only they, end in _total")
 
     def sample(self, value: float, **labels: str) -> Sample:
@@ -68,11 +85,7 @@ class Family:
     name: str
     kind: Kind
     help: str
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Families have none."""
-        return ()
+    labels: tuple[str, ...] = ()
 
     def named(self, **parts: str) -> Metric:
         """Give the metric for one name; what a metric name cannot hold becomes ``_``."""
@@ -87,10 +100,12 @@ class Family:
         return re.fullmatch(pattern, name) is not None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _member(family: Family, parts: tuple[tuple[str, str], ...]) -> Metric:
     clean = {key: re.sub(r"[^a-zA-Z0-9_]", "_", value) for key, value in parts}
-    return Metric(family.name.format(**clean), family.kind, family.help.format(**clean))
+    return Metric(
+        family.name.format(**clean), family.kind, family.help.format(**clean), family.labels
+    )
 
 
 def counter(name: str, help: str, labels: tuple[str, ...] = ()) -> Metric:  # noqa: A002
@@ -108,9 +123,9 @@ def untyped(name: str, help: str, labels: tuple[str, ...] = ()) -> Metric:  # no
     return Metric(name, Kind.UNTYPED, help, labels)
 
 
-def gauges(name: str, help: str) -> Family:  # noqa: A002
+def gauges(name: str, help: str, labels: tuple[str, ...] = ()) -> Family:  # noqa: A002
     """Declare gauges whose names the kernel gives."""
-    return Family(name, Kind.GAUGE, help)
+    return Family(name, Kind.GAUGE, help, labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,14 +143,69 @@ def pattern_option(name: str, default: str, help: str) -> Option[re.Pattern[str]
     return Option(name, default, re.compile, help)
 
 
+class Limit(Option[int]):
+    """How many things a collector reports at most; see ``Node.capped``."""
+
+
+def limit_option(name: str, default: int, help: str) -> Limit:  # noqa: A002
+    """Declare a cap on how many things are reported; ``narthex_collector_truncated`` tells."""
+
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < 0:
+            raise ValueError("nought or more")
+        return number
+
+    return Limit(name, str(default), parse, help)
+
+
+def seconds_option(name: str, default: float, help: str) -> Option[float]:  # noqa: A002
+    """Declare a time in seconds, more than nought."""
+
+    def parse(text: str) -> float:
+        number = float(text)
+        if not 0 < number < float("inf"):
+            raise ValueError("more than 0 seconds")
+        return number
+
+    return Option(name, f"{default:g}", parse, help)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What to report by name: the include pattern, less the exclude pattern."""
+
+    include: Option[re.Pattern[str]]
+    exclude: Option[re.Pattern[str]]
+
+    @property
+    def options(self) -> tuple[Option[Any], ...]:
+        """Give both, for the collector's ``options``."""
+        return (self.include, self.exclude)
+
+
+def name_filter(noun: str, things: str, *, include: str = ".+", exclude: str = "^$") -> Filter:
+    """Declare ``<noun>-include`` and ``<noun>-exclude`` for ``things``."""
+    return Filter(
+        pattern_option(f"{noun}-include", include, f"{things} to report."),
+        pattern_option(f"{noun}-exclude", exclude, f"{things} to leave out."),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """The node, as collectors see it: its interfaces, and the settings of this exporter."""
+    """The node, as collectors see it: its interfaces, and the settings of this exporter.
+
+    ``proc`` and ``sys`` are for one scrape; what lives longer is a ``source``.
+    """
 
     proc: Procfs
     sys: Sysfs
     filesystems: Filesystems
+    paths: Paths = field(default_factory=Paths)
     settings: Mapping[Option[Any], Any] = field(default_factory=dict)
+    sources: Sources = field(default_factory=Sources)
+    cut: set[Limit] = field(default_factory=set)
 
     def setting(self, option: Option[T]) -> T:
         """Give the value of an option."""
@@ -144,22 +214,49 @@ class Node:
             return value
         return option.parse(option.default)
 
+    def source(self, kind: type[S]) -> S:
+        """Give the one long-lived source of a kind: made at its first use, with ``paths``."""
+        return self.sources.get(kind, self.paths)
+
+    def capped(self, limit: Limit, things: Iterable[T]) -> list[T]:
+        """Give as many things as the limit allows, the first ones, and note if some were cut."""
+        found = list(things)
+        most = self.setting(limit)
+        if len(found) > most:
+            self.cut.add(limit)
+            del found[most:]
+        return found
+
+    def wanted(self, names: Filter, name: str) -> bool:
+        """Tell whether a filter lets a name through."""
+        return (
+            self.setting(names.include).search(name) is not None
+            and self.setting(names.exclude).search(name) is None
+        )
+
     def fresh(self) -> "Node":
         """Give the same node for one more scrape: each file is read once a scrape."""
         return Node(
-            proc=Procfs(self.proc.root),
+            proc=self.proc.fresh(),
             sys=self.sys,
             filesystems=self.filesystems,
+            paths=self.paths,
             settings=self.settings,
+            sources=self.sources,
         )
 
 
-Collect = Callable[[Node], Iterator[Sample]]
+Collect = Callable[[Node], Iterator[Sample | Block]]
+_AnyCollect = Callable[[Node], Iterator[Sample]] | Collect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collector:
-    """One subsystem's metrics, and the function that measures them."""
+    """One subsystem's metrics, and the function that measures them.
+
+    With ``interval`` it runs on a schedule of its own, and a scrape is given what it found last.
+    ``privileged`` says that it needs root: elsewhere it reports what ``narthex probe`` left.
+    """
 
     name: str
     metrics: tuple[Metric | Family, ...]
@@ -168,6 +265,8 @@ class Collector:
     limit_seconds: float
     options: tuple[Option[Any], ...]
     summary: str
+    interval: Option[float] | None = None
+    privileged: bool = False
 
     def declares(self, name: str) -> bool:
         """Tell whether a metric's name is declared here."""
@@ -184,10 +283,20 @@ def collector(
     enabled: bool = True,
     limit_seconds: float = 2.0,
     options: tuple[Option[Any], ...] = (),
-) -> Callable[[Collect], Collector]:
-    """Make a function a collector. What it takes longer than ``limit_seconds`` is given up."""
+    every_seconds: float = 0.0,
+    privileged: bool = False,
+) -> Callable[[_AnyCollect], Collector]:
+    """Make a function a collector. What it takes longer than ``limit_seconds`` is given up.
 
-    def declare(collect: Collect) -> Collector:
+    A slow one says ``every_seconds``: it then runs in the background, so often and within that
+    limit, and never in the path of a scrape.
+    """
+    interval = None
+    if every_seconds:
+        interval = seconds_option("interval", every_seconds, "Seconds between two looks.")
+        options = (*options, interval)
+
+    def declare(collect: _AnyCollect) -> Collector:
         return Collector(
             name=name,
             metrics=metrics,
@@ -196,6 +305,8 @@ def collector(
             limit_seconds=limit_seconds,
             options=options,
             summary=(collect.__doc__ or "").partition("\n")[0],
+            interval=interval,
+            privileged=privileged,
         )
 
     return declare

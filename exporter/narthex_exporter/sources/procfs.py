@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from narthex_exporter.sources.files import Files
+
 # See proc(5): USER_HZ is 100 on every architecture that Linux has left.
 _HZ: Final = 100.0
 CPU_MODES: Final = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
@@ -54,11 +56,19 @@ class Procfs:
     """
 
     root: Path = Path("/proc")
+    files: Files = field(default_factory=Files)
+
+    def fresh(self) -> "Procfs":
+        """Give the same files at a later moment."""
+        return Procfs(self.root, self.files)
+
+    def bytes(self, name: str) -> bytes:
+        """Read a file below the root."""
+        return self.files.read(f"{self.root}/{name}")
 
     def text(self, name: str) -> str:
         """Read a file; what is not UTF-8 is shown as U+FFFD."""
-        with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 - hot path
-            return file.readall().decode("utf-8", "replace")
+        return self.files.read(f"{self.root}/{name}").decode("utf-8", "replace")
 
     @cached_property
     def stat(self) -> Stat:

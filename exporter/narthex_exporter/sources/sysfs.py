@@ -1,8 +1,10 @@
 """Read /sys: devices and their attributes."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from narthex_exporter.sources.files import Files
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +12,29 @@ class Sysfs:
     """The attributes below ``root``."""
 
     root: Path = Path("/sys")
+    files: Files = field(default_factory=Files)
+
+    def text(self, name: str) -> str | None:
+        """Read an attribute, stripped; None where there is none, or it tells nothing now."""
+        try:
+            return self.files.read(f"{self.root}/{name}").decode("utf-8", "replace").strip()
+        except OSError:
+            return None
+
+    def number(self, name: str) -> int | None:
+        """Read an attribute that is a whole number; None where it is none."""
+        text = self.text(name)
+        try:
+            return None if text is None else int(text, 0)
+        except ValueError:
+            return None
+
+    def names(self, folder: str) -> list[str]:
+        """Name what is in a folder, sorted; nothing where there is no such folder."""
+        try:
+            return sorted(os.listdir(f"{self.root}/{folder}"))  # noqa: PTH208 - hot path
+        except OSError:
+            return []
 
     def net_devices(self) -> list[str]:
         """Name the network devices."""
@@ -21,7 +46,7 @@ class Sysfs:
 
     def net_attribute(self, device: str, name: str) -> str | None:
         """Read one attribute of a network device; None where it has none, or is gone."""
-        return self._read(f"class/net/{device}/{name}")
+        return self.text(f"class/net/{device}/{name}")
 
     def clock_sources(self) -> list[tuple[str, list[str], str]]:
         """Give number, available sources and current source of each clock."""
@@ -29,16 +54,9 @@ class Sysfs:
         found = []
         for path in sorted(base.glob("clocksource*")):
             folder = path.relative_to(self.root)
-            available = self._read(f"{folder}/available_clocksource")
-            current = self._read(f"{folder}/current_clocksource")
+            available = self.text(f"{folder}/available_clocksource")
+            current = self.text(f"{folder}/current_clocksource")
             if available is not None and current is not None:
                 number = path.name.removeprefix("clocksource")
                 found.append((number, available.split(), current))
         return found
-
-    def _read(self, name: str) -> str | None:
-        try:
-            with open(f"{self.root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 - hot path
-                return file.readall().decode("utf-8", "replace").strip()
-        except OSError:
-            return None

@@ -9,9 +9,11 @@ import pytest
 from prometheus_client.core import Metric
 
 from narthex_exporter.collectors import COLLECTORS
-from narthex_exporter.collectors.scrape import Scraper
-from narthex_exporter.collectors.spec import Node
+from narthex_exporter.collectors.exposition import Encoder
+from narthex_exporter.collectors.scrape import Scraper, look
+from narthex_exporter.collectors.spec import Collector, Node
 from narthex_exporter.sources.filesystems import Filesystems, Space
+from narthex_exporter.sources.place import Paths
 from narthex_exporter.sources.procfs import Procfs
 from narthex_exporter.sources.sysfs import Sysfs
 
@@ -37,10 +39,29 @@ def make_node() -> Callable[..., Node]:
             proc=Procfs(tree / "proc"),
             sys=Sysfs(tree / "sys"),
             filesystems=Filesystems(procfs=tree / "proc", ask=answer),
+            paths=Paths(
+                proc=tree / "proc", sys=tree / "sys", root=tree / "root", udev=tree / "udev"
+            ),
             **settings,
         )
 
     return make
+
+
+Values = dict[str, float]
+
+
+@pytest.fixture
+def measure(make_node: Callable[..., Node]) -> Callable[..., Values]:
+    """Run one collector on a tree; values by series: ``name{label="value"}``."""
+
+    def run(collector: Collector, tree: Path = FIXTURES, **node: Any) -> Values:
+        samples = look(collector, make_node(tree, **node)).samples
+        lines = Encoder().encode(samples).decode().splitlines()
+        pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {series: float(value) for series, _, value in pairs}
+
+    return run
 
 
 class Page:
@@ -50,7 +71,7 @@ class Page:
         self.scraper = scraper
 
     def collect(self) -> Iterator[Metric]:
-        yield from self.scraper.families()
+        yield from self.scraper.collect()
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def both(theirs: str) -> tuple[dict[str, Family], dict[str, Family]]:
 
     class Page:
         def collect(self) -> Iterator[object]:
-            yield from scraper.families()
+            yield from scraper.collect()
 
     their_text = fetch(theirs)
     return parse(their_text), parse(generate_latest(Page()).decode())  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ import pytest
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
-from narthex_exporter.collectors.scrape import Scraper
+from narthex_exporter.collectors.background import Background
+from narthex_exporter.collectors.scrape import Scraper, look, to_families
 from narthex_exporter.collectors.spec import (
     Collector,
     NoData,
@@ -22,6 +23,7 @@ from narthex_exporter.collectors.spec import (
     counter,
     gauge,
     gauges,
+    limit_option,
 )
 
 VALUE = gauge("test_value", "A value.", ("who",))
@@ -37,10 +39,26 @@ def make(name: str, act: Callable[[], float], limit: float = 2.0) -> Collector:
 
 def read(scraper: Scraper, wanted: frozenset[str] | None = None) -> dict[tuple[str, str], float]:
     found = {}
-    for family in scraper.families(wanted):
+    for family in to_families(scraper.samples(wanted)):
         for sample in family.samples:
             found[sample.name, next(iter(sample.labels.values()), "")] = sample.value
     return found
+
+
+@collector(name="slow", metrics=(VALUE,), every_seconds=10)
+def slow(node: Node) -> Iterator[Sample]:
+    """Look slowly."""
+    yield VALUE.at(float(node.proc.text("loadavg").split()[0]), "slow")
+
+
+MAX = limit_option("max", 2, "How many at most.")
+
+
+@collector(name="many", metrics=(VALUE,), options=(MAX,))
+def many(node: Node) -> Iterator[Sample]:
+    """Find many."""
+    for who in node.capped(MAX, node.proc.text("loadavg").split()):
+        yield VALUE.at(1, who)
 
 
 def fail() -> float:
@@ -141,6 +159,7 @@ def test_malformed_files_spoil_their_own_part(
 def test_absent_files_are_told_as_failures(make_page: Callable[..., Any], tmp_path: Path) -> None:
     samples = [s for family in make_page(tmp_path).collect() for s in family.samples]
     assert {s.name for s in samples} <= {
+        "narthex_collector_no_data",
         "node_scrape_collector_duration_seconds",
         "node_scrape_collector_success",
         "node_time_seconds",
@@ -158,7 +177,13 @@ def test_twice_the_same_labels_count_once(make_node: Callable[..., Node]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("declare", "name"), [(counter, "a_count"), (gauge, "a_total"), (gauge, "a-b"), (gauge, "1")]
+    ("declare", "name"),
+    [
+        (counter, "narthex_a_count"),
+        (gauge, "narthex_a_total"),
+        (gauge, "a-b"),
+        (gauge, "1"),
+    ],
 )
 def test_a_wrong_name_cannot_be_declared(declare: Any, name: str) -> None:
     with pytest.raises(ValueError, match=name):
@@ -181,3 +206,54 @@ def test_an_option_has_its_default_until_it_is_set(make_node: Callable[..., Node
     option = Option("size", "3", int, "A size.")
     assert make_node().setting(option) == 3
     assert make_node(settings={option: 4}).setting(option) == 4
+
+
+def test_a_slow_one_runs_on_its_own_schedule(make_node: Callable[..., Node], tree: Path) -> None:
+    node, clock = make_node(tree), [100.0]
+    background = Background(node=node, collectors=[slow], look=look, clock=lambda: clock[0])
+    scraper = Scraper(node=node, collectors=[slow], background=background, now=lambda: 5.0)
+    load = tree / "proc/loadavg"
+    load.write_text("1.5 0 0\n")
+    assert not read(scraper)
+    background.run_due()
+    load.write_text("2.5 0 0\n")
+    for _ in range(3):
+        background.run_due()
+        assert read(scraper)["test_value", "slow"] == 1.5
+    clock[0] += 10
+    background.run_due()
+    found = read(scraper)
+    assert found["test_value", "slow"] == 2.5
+    assert found["narthex_collector_last_success_timestamp_seconds", "slow"] > 0
+    assert not read(scraper, frozenset())
+
+
+def test_a_slow_one_that_fails_is_told_of_and_in_the_end_left_out(
+    make_node: Callable[..., Node], tree: Path
+) -> None:
+    node, clock = make_node(tree), [100.0]
+    background = Background(node=node, collectors=[slow], look=look, clock=lambda: clock[0])
+    scraper = Scraper(node=node, collectors=[slow], background=background)
+    background.run_due()
+    (tree / "proc/loadavg").write_text("nonsense")
+    clock[0] += 11
+    background.run_due()
+    found = read(scraper)
+    assert found["node_scrape_collector_success", "slow"] == 0
+    assert ("test_value", "slow") in found
+    clock[0] += 31
+    found = read(scraper)
+    assert ("test_value", "slow") not in found
+    assert ("narthex_collector_last_success_timestamp_seconds", "slow") not in found
+
+
+def test_a_limit_cuts_and_tells(make_node: Callable[..., Node], tree: Path) -> None:
+    (tree / "proc/loadavg").write_text("a b")
+    scraper = Scraper(node=make_node(tree), collectors=[many])
+    found = read(scraper)
+    assert {who for name, who in found if name == "test_value"} == {"a", "b"}
+    assert found["narthex_collector_truncated", "many"] == 0
+    (tree / "proc/loadavg").write_text("a b c")
+    found = read(scraper)
+    assert {who for name, who in found if name == "test_value"} == {"a", "b"}
+    assert found["narthex_collector_truncated", "many"] == 1

@@ -175,7 +175,7 @@ def test_a_hung_mount_never_hangs_a_scrape(hung: HungFuse) -> None:
 
     def scrape() -> tuple[dict[str, float], dict[str, float], float]:
         began = time.monotonic()
-        samples = [s for family in scraper.families() for s in family.samples]
+        samples = [s for family in scraper.collect() for s in family.samples]
         took = time.monotonic() - began
         errors, sizes = {}, {}
         for s in samples:

@@ -33,7 +33,7 @@ def test_parts_stop_in_reverse_and_restart_as_new() -> None:
     rounds = iter([["a", "b"], ["c"]])
     parts = Parts(lambda: [Fake(name, told) for name in next(rounds)])
     parts.start()
-    assert [family.name for family in parts.samples()] == ["a", "b"]
+    assert [sample.metric.name for sample in parts.samples()] == ["a", "b"]
     parts.restart()
     parts.stop()
     assert told == ["start a", "start b", "stop b", "stop a", "start c", "stop c"]

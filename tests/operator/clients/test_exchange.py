@@ -137,7 +137,7 @@ def test_a_read_that_times_out_before_the_deadline_says_the_same(
     monkeypatch.setattr("narthex_operator.clients.exchange._Deadline.guard", lambda *_: None)
     with (
         peer(silent) as endpoint,
-        pytest.raises(ExchangeError, match="no whole reply within 0.5 s"),
+        pytest.raises(ExchangeError, match=r"no whole reply within 0\.5 s"),
     ):
         exchange(endpoint, "GET", "/", bounds=Bounds(total_seconds=0.5))
 
