@@ -11,7 +11,6 @@ from narthex_exporter.collectors.spec import (
     gauge,
     pattern_option,
 )
-from narthex_exporter.sources.filesystems import Mount
 
 _LABELS = ("device", "mountpoint", "fstype", "device_error")
 SIZE = gauge("node_filesystem_size_bytes", "Filesystem size in bytes.", _LABELS)
@@ -74,7 +73,9 @@ MOUNT_TIMEOUT = Option(
 )
 def collect(node: Node) -> Iterator[Sample]:
     """Report how full filesystems are, and which do not answer."""
-    mounts = _wanted(node)
+    mounts = node.filesystems.chosen(
+        node.setting(MOUNT_POINTS_EXCLUDE), node.setting(FS_TYPES_EXCLUDE)
+    )
     if not mounts:
         raise NoData("every mount is left out")
     spaces = node.filesystems.spaces(
@@ -96,18 +97,6 @@ def collect(node: Node) -> Iterator[Sample]:
             yield FILES.at(space.files, *labels)
             yield FILES_FREE.at(space.files_free, *labels)
         yield INFO.at(1, mount.device, mount.major, mount.minor, mount.point)
-
-
-def _wanted(node: Node) -> list[Mount]:
-    """Choose the mounts to report; of several in one place the last is what programs see."""
-    points = node.setting(MOUNT_POINTS_EXCLUDE)
-    kinds = node.setting(FS_TYPES_EXCLUDE)
-    found = {
-        mount.point: mount
-        for mount in node.filesystems.mounts()
-        if not kinds.search(mount.kind) and not points.search(mount.point)
-    }
-    return list(found.values())
 
 
 def _reason(error: Exception) -> str:

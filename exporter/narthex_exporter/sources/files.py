@@ -68,6 +68,9 @@ class Files:
         for path, kept in list(self._open.items()):
             self._drop(path, kept)
 
+    def __del__(self) -> None:
+        self.close()
+
     def __len__(self) -> int:
         return len(self._open)
 

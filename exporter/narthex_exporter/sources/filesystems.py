@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable
+import select
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from narthex_exporter.sources.patience import Outcome, Patience
 
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 _FIELDS: Final = 10
+_BLOCK: Final = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,32 @@ def statvfs(path: bytes) -> Space:
     )
 
 
+@dataclass(slots=True)
+class _Table:
+    """A mountinfo file that is kept open: the kernel tells when it has changed."""
+
+    fd: int
+    mounts: tuple[Mount, ...] | None = None
+    _poll: select.poll = field(default_factory=select.poll, init=False)
+    _watched: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A file of procfs has no size; one that has is a copy, which tells of no change.
+        self._watched = os.fstat(self.fd).st_size == 0
+        self._poll.register(self.fd, select.POLLPRI)
+
+    def changed(self) -> bool:
+        """Tell whether it must be read again. See proc(5), mounts: a change is an exception."""
+        return self.mounts is None or not self._watched or bool(self._poll.poll(0))
+
+    def read(self) -> bytes:
+        parts, size = [], 0
+        while part := os.pread(self.fd, _BLOCK, size):
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+
 @dataclass(slots=True, kw_only=True)
 class Filesystems:
     """The mounts of the machine whose / is at ``root``, seen through ``procfs``."""
@@ -85,19 +113,65 @@ class Filesystems:
     procfs: Path = Path("/proc")
     root: Path = Path("/")
     ask: Callable[[bytes], Space] = statvfs
+    _table: _Table | None = field(default=None, init=False)
+    _chosen: tuple[tuple[Mount, ...], Hashable, tuple[Mount, ...]] | None = field(
+        default=None, init=False
+    )
     _patience: Patience[tuple[int, bytes], Space] = field(
         default_factory=lambda: Patience("statvfs"), init=False
     )
 
-    def mounts(self) -> list[Mount]:
-        """Name what is mounted, as seen by PID 1 or, where that is not ours to see, by us."""
+    def __del__(self) -> None:
+        self._forget()
+
+    def mounts(self) -> tuple[Mount, ...]:
+        """Name what is mounted, as seen by PID 1 or, where that is not ours to see, by us.
+
+        While nothing was mounted or unmounted, gives the very tuple that it gave before.
+        """
+        table = self._table
+        if table is None:
+            table = self._table = self._open()
+        if table.changed():
+            try:
+                data = table.read()
+            except OSError:
+                # The process whose view it was is gone.
+                self._forget()
+                table = self._table = self._open()
+                data = table.read()
+            table.mounts = tuple(filter(None, map(self._as_seen, parse_mountinfo(data))))
+        found: tuple[Mount, ...] = table.mounts or ()
+        return found
+
+    def chosen(self, points: re.Pattern[str], kinds: re.Pattern[str]) -> tuple[Mount, ...]:
+        """Leave out mount points and types; of several in one place the last is what is seen."""
+        mounts = self.mounts()
+        known = self._chosen
+        if known is not None and known[0] is mounts and known[1] == (points, kinds):
+            return known[2]
+        found = {
+            mount.point: mount
+            for mount in mounts
+            if not kinds.search(mount.kind) and not points.search(mount.point)
+        }
+        chosen = tuple(found.values())
+        self._chosen = (mounts, (points, kinds), chosen)
+        return chosen
+
+    def _open(self) -> _Table:
         for process in ("1", "self"):
             try:
-                data = (self.procfs / process / "mountinfo").read_bytes()
+                fd = os.open(self.procfs / process / "mountinfo", os.O_RDONLY | os.O_CLOEXEC)
             except (PermissionError, FileNotFoundError):
                 continue
-            return [mount for mount in map(self._as_seen, parse_mountinfo(data)) if mount]
+            return _Table(fd)
         raise FileNotFoundError(f"there is no mountinfo below {self.procfs}")
+
+    def _forget(self) -> None:
+        if self._table is not None:
+            os.close(self._table.fd)
+            self._table = None
 
     def spaces(
         self, mounts: Iterable[Mount], *, limit_seconds: float, total_seconds: float

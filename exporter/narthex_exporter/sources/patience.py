@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -35,7 +36,7 @@ class Patience(Generic[K, T]):
     A thread that waits in the kernel cannot be cancelled. So a call that hangs keeps its thread,
     the rest goes on in a new one, and the same name is not called again before the old call
     returns: at most one thread a name waits, and at most ``hung_at_most`` in all. With so many
-    no further call is made. In the usual case a run costs one thread and one wake-up.
+    no further call is made. In the usual case a run costs two wake-ups of a thread that is kept.
     """
 
     name: str
@@ -44,6 +45,10 @@ class Patience(Generic[K, T]):
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _hung: set[K] = field(default_factory=set, init=False)
+    _jobs: "SimpleQueue[Callable[[], None] | None] | None" = field(default=None, init=False)
+
+    def __del__(self) -> None:
+        self._leave_worker()
 
     @property
     def hung(self) -> frozenset[K]:
@@ -88,6 +93,28 @@ class Patience(Generic[K, T]):
         return done | dict.fromkeys(todo, _late("no time was left for it"))
 
 
+    def _start(self, job: Callable[[], None]) -> None:
+        """Have the worker do it; one is made where there is none, or it was left behind."""
+        if self._jobs is None:
+            self._jobs = SimpleQueue()
+            threading.Thread(
+                target=_work, args=(self._jobs,), name=self.name, daemon=True
+            ).start()
+        self._jobs.put(job)
+
+    def _leave_worker(self) -> None:
+        """Let the worker end when it has done what it is at."""
+        if self._jobs is not None:
+            self._jobs.put(None)
+            self._jobs = None
+
+
+def _work(jobs: "SimpleQueue[Callable[[], None] | None]") -> None:
+    while (job := jobs.get()) is not None:
+        job()
+        del job  # or what it holds would live until the next one comes
+
+
 class _Walk(Generic[K, T]):
     """One thread's way along some calls."""
 
@@ -100,21 +127,25 @@ class _Walk(Generic[K, T]):
         self.done: dict[K, Outcome[T]] = {}
         self.at: tuple[K, float] = (names[0], owner.clock())
         self.left = False
-        self.finished = threading.Event()
+        self.over = False
+        # A lock that is released at the end: an Event would make three of them.
+        self.running = threading.Lock()
+        self.running.acquire()
 
     def follow(self, limit: Callable[[K], float], end: float) -> dict[K, Outcome[T]]:
         """Wait for the thread; leave it behind at the first call that takes too long."""
         owner = self.owner
-        threading.Thread(target=self._walk, name=owner.name, daemon=True).start()
+        owner._start(self._walk)  # noqa: SLF001 - one class in two
         while True:
             name, since = self.at
             left = min(since + limit(name), end) - owner.clock()
-            if self.finished.wait(max(0.0, left)):
+            if self.running.acquire(timeout=max(0.0, left)):
                 return self.done
-            with owner._lock:  # noqa: SLF001 - one class in two
-                if self.at == (name, since) and not self.finished.is_set():
+            with owner._lock:  # noqa: SLF001
+                if self.at == (name, since) and not self.over:
                     self.left = True
                     owner._hung.add(name)  # noqa: SLF001
+                    owner._leave_worker()  # noqa: SLF001
                     late: Outcome[T] = _late("it did not return in time")
                     return self.done | {name: late}
 
@@ -122,25 +153,22 @@ class _Walk(Generic[K, T]):
         owner = self.owner
         for position, name in enumerate(self.names):
             since = self.at[1]
-            outcome = self._call(name)
+            value, error = None, None
+            try:
+                value = self.calls[name]()
+            except Exception as fault:  # noqa: BLE001 - the boundary: it costs its own call
+                error = fault
             with owner._lock:  # noqa: SLF001
                 if self.left:
                     owner._hung.discard(name)  # noqa: SLF001
                     return
                 now = owner.clock()
-                self.done[name] = Outcome(
-                    value=outcome.value, error=outcome.error, seconds=now - since
-                )
+                self.done[name] = Outcome(value=value, error=error, seconds=now - since)
                 if position + 1 < len(self.names):
                     self.at = (self.names[position + 1], now)
                 else:
-                    self.finished.set()
-
-    def _call(self, name: K) -> Outcome[T]:
-        try:
-            return Outcome(value=self.calls[name]())
-        except Exception as error:  # noqa: BLE001 - the boundary: a fault costs its own call
-            return Outcome(error=error)
+                    self.over = True
+                    self.running.release()
 
 
 def _late(why: str) -> "Outcome[T]":

@@ -211,3 +211,27 @@ def _until(look: Callable[[], bool], seconds: float = 3.0) -> None:
     while not look():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_what_is_mounted_and_unmounted_is_seen_at_once(tmp_path: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    source = Filesystems()
+    before = source.mounts()
+    assert source.mounts() is before
+    point = os.fsencode(tmp_path)
+    assert libc.mount(b"narthex-test", point, b"tmpfs", 0, b"size=64k") == 0
+    try:
+        assert str(tmp_path) in {mount.point for mount in source.mounts()}
+    finally:
+        libc.umount2(point, _MNT_DETACH)
+    assert str(tmp_path) not in {mount.point for mount in source.mounts()}
+    assert source.mounts() is source.mounts()
+
+
+def test_a_copy_of_mountinfo_is_read_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "self" / "mountinfo"
+    file.parent.mkdir()
+    source = Filesystems(procfs=tmp_path)
+    for name in ("one", "two"):
+        file.write_text(f"1 2 3:4 / /{name} rw - ext4 dev rw\n")
+        assert [mount.point for mount in source.mounts()] == [f"/{name}"]
