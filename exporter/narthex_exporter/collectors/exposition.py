@@ -4,6 +4,7 @@ Does what prometheus_client's encoders do, without an object a sample: a series'
 are rendered once, and its line is kept while its value stays. A property test proves both equal.
 """
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -11,28 +12,63 @@ from typing import Final, cast
 from narthex_exporter.collectors.spec import Block, Kind, Metric, Sample
 
 _Values = tuple[str, ...]
-_Lines = dict[_Values, str]
 _TOTAL: Final = "_total"
 # Series that a metric may have lost before what is kept of them is thrown away.
 _SLACK: Final = 32
 
 
-@dataclass(slots=True)
-class _Group:
-    """The samples of one name: lines by labels, and blocks."""
+class _Line:
+    """One series: how it begins, its last value, and the whole line."""
 
-    metric: Metric
-    kept: dict[_Values, tuple[float, str]]
-    lines: _Lines = field(default_factory=dict)
-    blocks: list[str] = field(default_factory=list)
+    __slots__ = ("start", "text", "turn", "value")
+
+    def __init__(self, start: str, value: float, turn: int) -> None:
+        self.start = start
+        self.value = value
+        self.text = f"{start}{number(value)}\n"
+        self.turn = turn
+
+
+class _Group:
+    """The series of one name, by labels, and the blocks of this turn."""
+
+    __slots__ = ("blocks", "heads", "lines", "metric", "seen", "turn")
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.lines: dict[_Values, _Line] = {}
+        self.blocks: list[str] = []
+        # As text, and as OpenMetrics.
+        self.heads = ["", ""]
+        self.turn = self.seen = 0
+
+    def begin(self, metric: Metric) -> None:
+        if metric is not self.metric:
+            # A user's file may bring a name anew, with other labels or words.
+            if metric.labels != self.metric.labels:
+                self.lines.clear()
+            self.metric = metric
+            self.heads = ["", ""]
+        self.blocks.clear()
+
+    def head(self, *, openmetrics: bool) -> str:
+        """Give the lines that say what it is."""
+        head = self.heads[openmetrics] = _head(self.metric, openmetrics=openmetrics)
+        return head
+
+    def forget(self) -> None:
+        """Drop series that are gone, now and then."""
+        if len(self.lines) > 2 * self.seen + _SLACK:
+            self.lines = {k: line for k, line in self.lines.items() if line.turn == self.turn}
 
 
 @dataclass(slots=True)
 class Encoder:
     """Writes scrapes, and remembers the lines of the last ones."""
 
-    _kept: dict[Metric, dict[_Values, tuple[float, str]]] = field(default_factory=dict, init=False)
-    _heads: dict[tuple[Metric, bool], str] = field(default_factory=dict, init=False)
+    _groups: dict[str, _Group] = field(default_factory=dict, init=False)
+    _turn: int = field(default=0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def encode(
         self,
@@ -45,56 +81,64 @@ class Encoder:
 
         With ``names`` only those metrics.
         """
-        groups: dict[str, _Group] = {}
-        # The hot path: a few thousand turns a scrape.
+        with self._lock:
+            return self._encode(samples, openmetrics, names)
+
+    def _encode(  # noqa: C901, PLR0912 - one loop, unrolled: see the comment in it
+        self,
+        samples: Iterable[Sample | Block],
+        openmetrics: bool,  # noqa: FBT001
+        names: frozenset[str],
+    ) -> bytes:
+        self._turn += 1
+        turn, groups, touched = self._turn, self._groups, []
+        # The hot path, a few thousand turns a scrape: a call in it would cost as much as the rest.
         for metric, values, value in samples:
-            group = groups.get(metric.name)
-            if group is None:
-                group = groups[metric.name] = _Group(metric, self._kept.setdefault(metric, {}))
+            name = metric.name
+            if name in groups:
+                group = groups[name]
+            else:
+                group = groups[name] = _Group(metric)
+            if group.turn != turn:
+                group.turn, group.seen = turn, 0
+                if group.metric is not metric or group.blocks:
+                    group.begin(metric)
+                touched.append((name, group))
             if type(values) is str:
                 group.blocks.append(values)
                 continue
             key = cast("_Values", values)
             if metric is not group.metric and metric.labels != group.metric.labels:
-                # A file of a user's may bring a name of ours with other labels.
-                group.lines[*metric.labels, *key] = _series(metric, key) + _number(value)
+                key = (*metric.labels, *key)
+            line = group.lines.get(key)
+            if line is None:
+                start = _series(metric, cast("_Values", values))
+                group.lines[key] = _Line(start, value, turn)
+                group.seen += 1
                 continue
-            kept = group.kept.get(key)
-            if kept is None:
-                kept = group.kept[key] = (value, _series(metric, key) + _number(value))
-            elif kept[0] != value:
-                start = kept[1]
-                kept = group.kept[key] = (
-                    value,
-                    start[: start.rindex(" ") + 1] + _number(value),
-                )
-            group.lines[key] = kept[1]
+            if line.value != value:
+                line.value = value
+                line.text = f"{line.start}{number(value)}\n"
+            if line.turn != turn:
+                line.turn = turn
+                group.seen += 1
+        touched.sort()
         parts = []
-        for name in sorted(groups):
-            group = groups[name]
-            self._forget(group)
+        for name, group in touched:
             if names and name not in names:
                 continue
-            parts.append(self._head(group.metric, openmetrics))
-            parts += group.lines.values()
-            parts += group.blocks
+            parts.append(group.heads[openmetrics] or group.head(openmetrics=openmetrics))
+            lines = group.lines
+            if group.seen == len(lines):
+                parts += [line.text for line in lines.values()]
+            else:
+                parts += [line.text for line in lines.values() if line.turn == turn]
+                group.forget()
+            if group.blocks:
+                parts += group.blocks
         if openmetrics:
             parts.append("# EOF\n")
         return "".join(parts).encode()
-
-    def _head(self, metric: Metric, openmetrics: bool) -> str:  # noqa: FBT001 - part of the key
-        head = self._heads.get((metric, openmetrics))
-        if head is None:
-            head = _head(metric, openmetrics=openmetrics)
-            self._heads[metric, openmetrics] = head
-        return head
-
-    def _forget(self, group: _Group) -> None:
-        """Drop what is kept of series that are gone."""
-        if len(group.kept) > 2 * len(group.lines) + _SLACK:
-            self._kept[group.metric] = {
-                key: kept for key, kept in group.kept.items() if key in group.lines
-            }
 
 
 def _head(metric: Metric, *, openmetrics: bool) -> str:
@@ -141,10 +185,6 @@ def number(value: float) -> str:
         return str(value)
     text = repr(float(value))
     return _ODD.get(text, text)
-
-
-def _number(value: float) -> str:
-    return f"{number(value)}\n"
 
 
 _ODD: Final = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}

@@ -92,14 +92,11 @@ class Patience(Generic[K, T]):
             todo = [name for name in todo if name not in done]
         return done | dict.fromkeys(todo, _late("no time was left for it"))
 
-
     def _start(self, job: Callable[[], None]) -> None:
         """Have the worker do it; one is made where there is none, or it was left behind."""
         if self._jobs is None:
             self._jobs = SimpleQueue()
-            threading.Thread(
-                target=_work, args=(self._jobs,), name=self.name, daemon=True
-            ).start()
+            threading.Thread(target=_work, args=(self._jobs,), name=self.name, daemon=True).start()
         self._jobs.put(job)
 
     def _leave_worker(self) -> None:
