@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from prometheus_client.process_collector import ProcessCollector
 
-from narthex_exporter.collectors.scrape import from_families
 from narthex_exporter.collectors.spec import Metric, Sample, counter, gauge
+from narthex_exporter.sources.ownprocess import OwnProcess
 from narthex_exporter.sources.text import clean
 
 BUILD: Final = gauge(
@@ -37,7 +36,30 @@ RELOAD_TIME: Final = gauge(
     "narthex_config_last_reload_success_timestamp_seconds",
     "When the configuration in use was read, in unixtime.",
 )
-METRICS: Final[tuple[Metric, ...]] = (BUILD, REQUESTS, EXPIRY, RELOADED, RELOAD_TIME)
+# What every Prometheus client library tells of its process, under the names they all use.
+CPU: Final = counter("process_cpu_seconds_total", "User and system CPU time spent, in seconds.")
+OPEN_FDS: Final = gauge("process_open_fds", "Number of open file descriptors.")
+MAX_FDS: Final = gauge("process_max_fds", "Maximum number of open file descriptors.")
+RESIDENT: Final = gauge("process_resident_memory_bytes", "Resident memory size in bytes.")
+VIRTUAL: Final = gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.")
+VIRTUAL_MAX: Final = gauge(
+    "process_virtual_memory_max_bytes", "Maximum amount of virtual memory available in bytes."
+)
+STARTED: Final = gauge("process_start_time_seconds", "Start time of the process, in unixtime.")
+METRICS: Final[tuple[Metric, ...]] = (
+    BUILD,
+    REQUESTS,
+    EXPIRY,
+    RELOADED,
+    RELOAD_TIME,
+    CPU,
+    OPEN_FDS,
+    MAX_FDS,
+    RESIDENT,
+    VIRTUAL,
+    VIRTUAL_MAX,
+    STARTED,
+)
 
 
 @dataclass(slots=True)
@@ -117,9 +139,7 @@ class SelfMetrics:
         default_factory=lambda: BUILD.at(1, version("narthex"), platform.python_version()),
         init=False,
     )
-    _process: ProcessCollector = field(
-        default_factory=lambda: ProcessCollector(registry=None), init=False
-    )
+    _own: OwnProcess = field(default_factory=OwnProcess, init=False)
 
     def samples(self) -> Iterator[Sample]:
         """Give the exporter's own metrics."""
@@ -128,4 +148,13 @@ class SelfMetrics:
         yield from self.certificates.samples()
         yield from self.reloads.samples()
         if self.process:
-            yield from from_families(self._process.collect())
+            own = self._own
+            virtual, resident = own.memory_bytes()
+            descriptors, most = own.descriptors()
+            yield CPU.at(own.cpu_seconds())
+            yield OPEN_FDS.at(descriptors)
+            yield MAX_FDS.at(most)
+            yield RESIDENT.at(resident)
+            yield VIRTUAL.at(virtual)
+            yield VIRTUAL_MAX.at(own.memory_limit_bytes())
+            yield STARTED.at(own.started_seconds)
