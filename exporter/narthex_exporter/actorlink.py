@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from typing_extensions import override
 
-from narthex_exporter.contract.wire import (
+from narthex_exporter.contract.headers import (
     INSTANCE_HEADER,
     NONCE_HEADER,
     PROBLEM_TYPE,

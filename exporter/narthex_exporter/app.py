@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client.core import Metric as MetricFamily
 
@@ -28,9 +28,11 @@ from narthex_exporter.sources.place import Paths
 from narthex_exporter.sources.procfs import Procfs
 from narthex_exporter.sources.sysfs import Sysfs
 from narthex_exporter.transport.server import Listener, Server, listen_tcp
-from narthex_exporter.transport.tls import ReloadingContext, TLSFiles
-from narthex_exporter.web import Web
-from narthex_exporter.webconfig import WebConfigFile
+from narthex_exporter.transport.tls import ContextSource, ReloadingContext, TLSFiles
+from narthex_exporter.web import Gate, Web
+
+if TYPE_CHECKING:
+    from narthex_exporter.webconfig import WebConfigFile
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +136,7 @@ class Exporter:
     parts: Parts
     reloads: Reloads
     background: Background
-    web_file: WebConfigFile | None = None
+    web_file: "WebConfigFile | None" = None
 
     def start(self) -> None:
         """Answer, then start the rest."""
@@ -166,8 +168,9 @@ class Exporter:
 def build(config: Config) -> Exporter:
     """Build an exporter; binds its addresses. Raises NarthexError, having bound none."""
     identity = read_node_file(config.state_dir)
-    if identity is not None:
-        from narthex_exporter.join import repair  # noqa: PLC0415 - as in _make_parts
+    if identity is not None and (config.state_dir / "pki" / "node.pem.next").exists():
+        # A crash cut a renewal short. Seldom, and dear: see renewal.
+        from narthex_exporter.join import repair  # noqa: PLC0415
 
         repair(config.state_dir)
     reloads = Reloads(time_seconds=time.time())
@@ -190,7 +193,7 @@ def build(config: Config) -> Exporter:
         requests=requests,
         actor=ActorLink(socket=config.actor_socket),
         ready=lambda: parts.started,
-        web_config=(lambda: web_file.config) if web_file else None,
+        gate=_gate(web_file),
         telemetry_path=config.telemetry_path,
         max_requests=config.max_requests,
     )
@@ -277,9 +280,19 @@ def _pki(state_dir: Path) -> TLSFiles:
     return TLSFiles(cert=pki / "node.pem", key=pki / "node.key", ca=pki / "ca.pem")
 
 
-def _web_file(config: Config, reloads: Reloads) -> WebConfigFile | None:
+def _gate(file: "WebConfigFile | None") -> Gate | None:
+    if file is None:
+        return None
+    from narthex_exporter.webgate import WebGate  # noqa: PLC0415 - as in _web_file
+
+    return WebGate(lambda: file.config)
+
+
+def _web_file(config: Config, reloads: Reloads) -> "WebConfigFile | None":
     if config.web_config is None:
         return None
+    # Only with such a file: what reads it takes more memory than the rest of the exporter.
+    from narthex_exporter.webconfig import WebConfigFile  # noqa: PLC0415
 
     def note(successful: bool) -> None:  # noqa: FBT001 - a callback's only argument
         reloads.successful = successful
@@ -291,7 +304,7 @@ def _web_file(config: Config, reloads: Reloads) -> WebConfigFile | None:
     return file
 
 
-def _certificates(config: Config, web_file: WebConfigFile | None) -> list[Path]:
+def _certificates(config: Config, web_file: "WebConfigFile | None") -> list[Path]:
     own = _pki(config.state_dir)
     found = [own.cert, *([own.ca] if own.ca else [])]
     tls = web_file.config.tls_server_config if web_file else None
@@ -299,9 +312,9 @@ def _certificates(config: Config, web_file: WebConfigFile | None) -> list[Path]:
 
 
 def _listeners(
-    config: Config, identity: NodeFile | None, web_file: WebConfigFile | None
+    config: Config, identity: NodeFile | None, web_file: "WebConfigFile | None"
 ) -> list[Listener]:
-    tls: ReloadingContext | WebConfigFile | None
+    tls: ContextSource | None
     if web_file is None:
         files = _pki(config.state_dir)
         if identity is None or not files.cert.exists():
@@ -335,7 +348,7 @@ def _make_parts(config: Config, identity: NodeFile | None) -> Callable[[], list[
     def make() -> list[Part]:
         parts: list[Part] = []
         if identity is not None:
-            from narthex_exporter.join import Renewer  # noqa: PLC0415
+            from narthex_exporter.renewal import Renewer  # noqa: PLC0415
 
             parts.append(Renewer(config.state_dir))
         if config.logs.push_url:

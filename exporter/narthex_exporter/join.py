@@ -283,67 +283,19 @@ def repair(state_dir: Path) -> None:
         log.warning("renewal.unrepaired", extra={"error": str(error)})
 
 
-@dataclass(slots=True)
-class Renewer:
-    """Renew a node's certificate at half of its life, in a thread of its own."""
-
-    state_dir: Path
-    clock: Callable[[], float] = time.time
-    jitter: Callable[[float, float], float] = random.uniform
-    _stopping: threading.Event = field(default_factory=threading.Event, init=False)
-    _thread: threading.Thread | None = field(default=None, init=False)
-    _renewed: int = field(default=0, init=False)
-    _failed: int = field(default=0, init=False)
-
-    def start(self) -> None:
-        """Begin to watch the certificate; on a node that is not enrolled there is none."""
-        if State(folder=self.state_dir).identity.exists():
-            self._thread = threading.Thread(target=self._run, name="renewer", daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Stop watching."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2 * TIMEOUT_SECONDS)
-
-    def samples(self) -> Iterator[Metric]:
-        """Tell how renewals went."""
-        family = CounterMetricFamily(
-            "narthex_certificate_renewals",
-            "Renewals of this node's certificate, by result.",
-            labels=["result"],
-        )
-        family.add_metric(["success"], self._renewed)
-        family.add_metric(["failure"], self._failed)
-        yield family
-
-    def due_in_seconds(self) -> float:
-        """Tell when the next renewal is due: at half of the life, give or take a tenth."""
-        found = State(folder=self.state_dir).certificate()
-        begin = found.not_valid_before_utc.timestamp()
-        life = found.not_valid_after_utc.timestamp() - begin
-        return max(0.0, begin + life * self.jitter(0.45, 0.55) - self.clock())
-
-    def _run(self) -> None:
-        retry = FIRST_RETRY_SECONDS
-        while True:
-            try:
-                wait = self.due_in_seconds()
-                if wait == 0.0:
-                    renew(State(folder=self.state_dir))
-                    self._renewed += 1
-                    retry = FIRST_RETRY_SECONDS
-                    log.info("certificate.renewed")
-                    continue
-            except (NarthexError, OSError, ValueError, KeyError) as error:
-                self._failed += 1
-                wait = retry * self.jitter(0.9, 1.1)
-                retry = min(retry * 4, RETRY_SECONDS)
-                log.warning("certificate.not-renewed", extra={"error": str(error)})
-            # A suspended machine wakes up late: look at the wall clock at least hourly.
-            if self._stopping.wait(min(wait, 3600.0)):
-                return
+@click.command(name="renew")
+@click.option(
+    "--state.dir",
+    "state_dir",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/narthex"),
+    show_default=True,
+    help="The node's folder.",
+)
+def renew_command(state_dir: Path) -> None:
+    """Get this node's next certificate now; the exporter does it by itself at half of the life."""
+    renew(State(folder=state_dir))
+    click.echo("renewed")
 
 
 @click.command()

@@ -1,7 +1,5 @@
 """Answer HTTP: metrics for scrapers, health, and ``/api`` handed on to the actor, byte by byte."""
 
-import base64
-import binascii
 import gzip
 import html
 import json
@@ -11,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
 
 from prometheus_client.exposition import choose_encoder
@@ -20,11 +18,10 @@ from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors.exposition import Encoder
 from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Sample
-from narthex_exporter.contract.wire import PROBLEM_TYPE
+from narthex_exporter.contract.headers import PROBLEM_TYPE
 from narthex_exporter.selfmetrics import Requests
 from narthex_exporter.transport.identity import Identity, Role
-from narthex_exporter.transport.server import CERTIFICATE, PEER
-from narthex_exporter.webconfig import Bucket, Passwords, WebConfig, names_of
+from narthex_exporter.transport.server import PEER
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +63,24 @@ def problem(status: int, kind: str, title: str, hint: str) -> Reply:
     )
 
 
+class Gate(Protocol):
+    """Who comes in to read, where a file says it: see webgate."""
+
+    def headers(self) -> Iterable[tuple[str, str]]:
+        """Give what each reply carries."""
+        ...
+
+    def refusal(self, environ: Environ) -> Reply | None:
+        """Refuse a request, or let it in."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True)
 class Web:
     """The WSGI application.
 
-    Without ``web_config`` a request's peer must hold one of our roles. With it, the file says who
-    comes in to read; ``/api`` wants the role ``operator`` always.
+    Without a ``gate`` a request's peer must hold one of our roles. With it, that says who comes
+    in to read; ``/api`` wants the role ``operator`` always.
     """
 
     scraper: Scraper
@@ -79,11 +88,9 @@ class Web:
     requests: Requests
     actor: ActorLink
     ready: Callable[[], bool]
-    web_config: Callable[[], WebConfig] | None = None
+    gate: Gate | None = None
     telemetry_path: str = "/metrics"
     max_requests: int = 40
-    _passwords: Passwords = field(default_factory=Passwords, init=False)
-    _bucket: Bucket = field(default_factory=Bucket, init=False)
     _encoder: Encoder = field(default_factory=Encoder, init=False)
     _slots: threading.BoundedSemaphore = field(init=False)
 
@@ -92,11 +99,8 @@ class Web:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        config = self.web_config() if self.web_config else None
-        headers: list[tuple[str, str]] = []
-        if config is not None:
-            headers += config.http_server_config.headers.items()
-        handler, reply = self._reply(environ, config)
+        headers = list(self.gate.headers()) if self.gate is not None else []
+        handler, reply = self._reply(environ)
         if isinstance(reply, Reply):
             status, body = reply.status, [reply.body]
             headers += [*reply.headers, ("Content-Length", str(len(reply.body)))]
@@ -107,12 +111,12 @@ class Web:
         start_response(f"{status} {_phrase(status)}", headers)
         return body
 
-    def _reply(self, environ: Environ, config: WebConfig | None) -> tuple[str, Any]:
+    def _reply(self, environ: Environ) -> tuple[str, Any]:
         path = environ["PATH_INFO"]
         # The raw target decides, as the actor will read it: not its decoded form.
         api = environ["RAW_URI"].startswith("/api/")
         handler = "/api" if api else self._handler(path)
-        refusal = self._refusal(environ, config, api=api)
+        refusal = self._refusal(environ, api=api)
         if refusal is not None:
             return handler, refusal
         if api:
@@ -134,12 +138,12 @@ class Web:
     def _handler(self, path: str) -> str:
         return path if path in self._routes() else "other"
 
-    def _refusal(self, environ: Environ, config: WebConfig | None, *, api: bool) -> Reply | None:
+    def _refusal(self, environ: Environ, *, api: bool) -> Reply | None:
         """Decide who comes in: nobody without a right that is told here."""
         peer: Identity | None = environ[PEER]
         role = peer.role if peer is not None else None
-        if config is not None:
-            refusal = self._configured(environ, config)
+        if self.gate is not None:
+            refusal = self.gate.refusal(environ)
             if refusal is not None:
                 return refusal
         if api and role not in _ACTORS:
@@ -149,37 +153,9 @@ class Web:
                 "only the operator may use /api",
                 "use a certificate with the role operator",
             )
-        if config is None and role not in _SCRAPERS:
+        if self.gate is None and role not in _SCRAPERS:
             return text(403, "this certificate's role may not read here")
         return None
-
-    def _configured(self, environ: Environ, config: WebConfig) -> Reply | None:
-        if not self._bucket.take(config.rate_limit):
-            return text(429, "too many requests; rate_limit in the web configuration says so")
-        tls = config.tls_server_config
-        if tls is not None and tls.client_allowed_sans:
-            certificate = environ[CERTIFICATE]
-            names = names_of(certificate) if certificate else frozenset()
-            if names.isdisjoint(tls.client_allowed_sans):
-                return text(403, "this certificate carries none of the allowed names")
-        if config.basic_auth_users and not self._password_right(environ, config):
-            return Reply(
-                status=401,
-                body=b"unauthorized\n",
-                headers=(("Content-Type", _TEXT), ("WWW-Authenticate", "Basic")),
-            )
-        return None
-
-    def _password_right(self, environ: Environ, config: WebConfig) -> bool:
-        scheme, _, value = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        if scheme.lower() != "basic":
-            return False
-        try:
-            decoded = base64.b64decode(value.strip(), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            return False
-        user, _, password = decoded.partition(":")
-        return self._passwords.right(config.basic_auth_users, user, password)
 
     def _metrics(self, environ: Environ) -> Reply:
         query = parse_qs(environ["QUERY_STRING"], max_num_fields=200)

@@ -20,7 +20,12 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
 from narthex_exporter.contract.errors import NarthexError, RefusedError
-from narthex_exporter.contract.wire import PROBLEM_TYPE, Problem
+from narthex_exporter.contract.headers import (
+    PROBLEM_TYPE,
+)
+from narthex_exporter.contract.wire import (
+    Problem,
+)
 from narthex_operator.errors import (
     DeniedError,
     InvalidError,

@@ -1,6 +1,7 @@
 """Runs log shippers and the bad networks they meet."""
 
 import contextlib
+import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import requests
 
-from narthex_exporter.logs.config import LogsConfig
+from narthex_exporter.logs.config import load_logs_config
 from narthex_exporter.logs.shipper import Shipper
 from narthex_exporter.transport.server import Limits, Listener, Server, listen_tcp
 from narthex_exporter.transport.tls import ContextSource
@@ -19,9 +20,11 @@ from narthex_exporter.transport.tls import ContextSource
 @contextlib.contextmanager
 def shipping(folder: Path, url: str, **more: Any) -> Iterator[Shipper]:
     """Ship the ``*.log`` files of a folder."""
+    file = folder / "logs.yml"
     given = {"journal": False, "files": [f"{folder}/*.log"], **more.pop("config", {})}
+    file.write_text(json.dumps(given))
     shipper = Shipper(
-        config=LogsConfig.model_validate(given),
+        config=load_logs_config(file),
         spool=more.pop("spool", folder / "spool.sqlite3"),
         push_url=url,
         labels={"node": "n1"},

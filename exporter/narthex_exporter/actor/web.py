@@ -21,14 +21,16 @@ from narthex_exporter.actor.problems import BodyError, InvalidError, UnknownName
 from narthex_exporter.actor.throttle import Throttle
 from narthex_exporter.contract import tickets
 from narthex_exporter.contract.errors import NarthexError, RefusedError, TicketError
-from narthex_exporter.contract.spec import Action, Query
-from narthex_exporter.contract.tickets import Claims
-from narthex_exporter.contract.wire import (
+from narthex_exporter.contract.headers import (
     INSTANCE_HEADER,
-    MAX_BODY_BYTES,
     NONCE_HEADER,
     PROBLEM_TYPE,
     TICKET_HEADER,
+)
+from narthex_exporter.contract.spec import Action, Query
+from narthex_exporter.contract.tickets import Claims
+from narthex_exporter.contract.wire import (
+    MAX_BODY_BYTES,
     AuditReply,
     FieldError,
     Manifest,

@@ -17,10 +17,6 @@ from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.spec import Action, Danger, Query
 
 PROTOCOL: Final = 1
-TICKET_HEADER: Final = "Narthex-Ticket"
-NONCE_HEADER: Final = "Replay-Nonce"
-INSTANCE_HEADER: Final = "Narthex-Instance"
-PROBLEM_TYPE: Final = "application/problem+json"
 MAX_BODY_BYTES: Final = 1 << 20
 
 

@@ -5,13 +5,14 @@ import re
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from narthex_exporter.errors import ConfigError
+from narthex_exporter.settings import Section, SettingError
 
 JOURNAL_SOCKET: Final = Path("/run/systemd/journal/socket")
 DEFAULT_FILES: Final = (
@@ -22,53 +23,38 @@ DEFAULT_FILES: Final = (
     "/var/log/messages",
 )
 _MIB: Final = 1 << 20
+_RULE_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,40}")
+_PATTERN_CHARACTERS: Final = 500
 
 
-class RedactRule(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedactRule:
     """Replace what a regular expression matches; ``pattern`` is Python's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,40}$")]
-    pattern: Annotated[str, Field(min_length=1, max_length=500)]
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return value
+    name: str
+    pattern: str
 
 
-class Queue(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
     """The queue on disk; the smaller of the two bounds holds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    max_bytes: Annotated[int, Field(ge=_MIB)] = 1024 * _MIB
-    max_percent_of_filesystem: Annotated[float, Field(gt=0, le=90)] = 5.0
+    max_bytes: int = 1024 * _MIB
+    max_percent_of_filesystem: float = 5.0
 
 
-class LogsConfig(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsConfig:
     """Which logs to ship; ``journal`` None means: where there is one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     journal: bool | None = None
     files: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     default_files: bool | None = None
-    max_files: Annotated[int, Field(ge=1, le=10_000)] = 500
-    first_read_bytes: Annotated[int, Field(ge=0)] = _MIB
-    queue: Queue = Queue()
+    max_files: int = 500
+    first_read_bytes: int = _MIB
+    queue: Queue = field(default_factory=Queue)
     redact: tuple[RedactRule, ...] = ()
-
-    @field_validator("files", "exclude")
-    @classmethod
-    def _absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            if not pattern.startswith("/"):
-                raise ValueError(f"{pattern!r} must be an absolute path or glob")
-        return value
 
 
 def load_logs_config(
@@ -86,9 +72,7 @@ def load_logs_config(
     if defaults is None:
         defaults = not journal
     files = tuple(dict.fromkeys(config.files + (DEFAULT_FILES if defaults else ())))
-    return config.model_copy(
-        update={"journal": journal, "default_files": defaults, "files": files}
-    )
+    return replace(config, journal=journal, default_files=defaults, files=files)
 
 
 def journal_runs(path: Path = JOURNAL_SOCKET) -> bool:
@@ -109,11 +93,51 @@ def _read(path: Path) -> LogsConfig:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the logs configuration {path}: {error}") from error
     try:
-        return LogsConfig.model_validate({} if data is None else data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(
-            f"{path}: {where}: {first['msg']}",
-            hint=f"known settings: {', '.join(sorted(LogsConfig.model_fields))}",
-        ) from error
+        return _logs_config(Section({} if data is None else data))
+    except SettingError as error:
+        known = ", ".join(sorted(each.name for each in fields(LogsConfig)))
+        raise ConfigError(f"{path}: {error}", hint=f"known settings: {known}") from error
+
+
+def _logs_config(given: Section) -> LogsConfig:
+    queue = given.section("queue")
+    config = LogsConfig(
+        journal=given.boolean("journal", None),
+        files=_absolute(given, "files"),
+        exclude=_absolute(given, "exclude"),
+        default_files=given.boolean("default_files", None),
+        max_files=given.integer("max_files", 500, least=1, most=10_000),
+        first_read_bytes=given.integer("first_read_bytes", _MIB, least=0),
+        queue=Queue(
+            max_bytes=queue.integer("max_bytes", 1024 * _MIB, least=_MIB),
+            max_percent_of_filesystem=queue.number(
+                "max_percent_of_filesystem", 5.0, above=0.0, most=90.0
+            ),
+        ),
+        redact=tuple(map(_redact_rule, given.sections("redact"))),
+    )
+    queue.end()
+    given.end()
+    return config
+
+
+def _absolute(given: Section, name: str) -> tuple[str, ...]:
+    found = given.strings(name)
+    for pattern in found:
+        if not pattern.startswith("/"):
+            raise SettingError(given.at(name), f"{pattern!r} must be an absolute path or glob")
+    return found
+
+
+def _redact_rule(given: Section) -> RedactRule:
+    name, pattern = given.string("name"), given.string("pattern")
+    given.end()
+    if not _RULE_NAME.fullmatch(name):
+        raise SettingError(given.at("name"), f"{name!r} must be like `credit-card`")
+    if not 1 <= len(pattern) <= _PATTERN_CHARACTERS:
+        raise SettingError(given.at("pattern"), f"1 to {_PATTERN_CHARACTERS} characters are due")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise SettingError(given.at("pattern"), f"not a regular expression: {error}") from error
+    return RedactRule(name=name, pattern=pattern)

@@ -8,8 +8,13 @@ from typing import Any, Final
 from pydantic import BaseModel, create_model
 from pydantic.json_schema import models_json_schema
 
+from narthex_exporter.contract.headers import (
+    PROBLEM_TYPE,
+)
 from narthex_exporter.contract.spec import Catalogue
-from narthex_exporter.contract.wire import PROBLEM_TYPE, Problem
+from narthex_exporter.contract.wire import (
+    Problem,
+)
 from narthex_operator.api.routing import JSON, Nothing, Route
 from narthex_operator.api.v1 import PREFIX
 from narthex_operator.services.access import PUBLIC

@@ -13,12 +13,14 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from narthex_exporter.contract.tickets import AuditHead, Claims, body_digest
-from narthex_exporter.contract.wire import (
+from narthex_exporter.contract.headers import (
     INSTANCE_HEADER,
     NONCE_HEADER,
     PROBLEM_TYPE,
     TICKET_HEADER,
+)
+from narthex_exporter.contract.tickets import AuditHead, Claims, body_digest
+from narthex_exporter.contract.wire import (
     Manifest,
     PlanReply,
     Problem,

@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from tests.exporter.actor.conftest import Client, Enrolled, Rig, Sleeper, running
 
 from narthex_exporter.actor.facts import NodeFacts
+from narthex_exporter.contract.headers import (
+    PROBLEM_TYPE,
+)
 from narthex_exporter.contract.spec import Catalogue
-from narthex_exporter.contract.wire import PROBLEM_TYPE, Manifest, Problem, new_run_id
+from narthex_exporter.contract.wire import (
+    Manifest,
+    Problem,
+    new_run_id,
+)
 from narthex_exporter.queries import CATALOGUE as QUERIES
 from narthex_exporter.sources.processes import Processes
 from narthex_exporter.sources.systemd import Units
