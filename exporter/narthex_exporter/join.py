@@ -4,12 +4,9 @@ import base64
 import http.client
 import json
 import logging
-import random
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -18,7 +15,6 @@ import click
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from prometheus_client.core import CounterMetricFamily, Metric
 from pydantic import BaseModel, ValidationError
 
 from narthex_exporter.contract.enrolment import (

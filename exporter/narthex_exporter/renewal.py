@@ -17,7 +17,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from narthex_exporter.errors import NarthexError, UnavailableError
-from narthex_exporter.sources.certificates import read_certificate
+from narthex_exporter.sources.certificates import load
 from narthex_exporter.sources.programs import run
 
 log = logging.getLogger(__name__)
@@ -83,9 +83,10 @@ class Renewer:
 
     def due_in_seconds(self) -> float:
         """Tell when the next renewal is due: at half of the life, give or take a tenth."""
-        found = read_certificate((self.state_dir / "pki" / "node.pem").read_bytes())
-        life = found.not_after - found.not_before
-        return max(0.0, found.not_before + life * self.jitter(0.45, 0.55) - self.clock())
+        found = load(self.state_dir / "pki" / "node.pem")
+        begin = found.not_before.timestamp()
+        life = found.not_after.timestamp() - begin
+        return max(0.0, begin + life * self.jitter(0.45, 0.55) - self.clock())
 
     def _run(self) -> None:
         retry = FIRST_RETRY_SECONDS

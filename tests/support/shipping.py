@@ -21,7 +21,8 @@ from narthex_exporter.transport.tls import ContextSource
 def shipping(folder: Path, url: str, **more: Any) -> Iterator[Shipper]:
     """Ship the ``*.log`` files of a folder."""
     file = folder / "logs.yml"
-    given = {"journal": False, "files": [f"{folder}/*.log"], **more.pop("config", {})}
+    given = {"journal": False, "default_files": False, "files": [f"{folder}/*.log"]}
+    given |= more.pop("config", {})
     file.write_text(json.dumps(given))
     shipper = Shipper(
         config=load_logs_config(file),

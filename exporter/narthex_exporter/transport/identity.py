@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-
 from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.transport.certificate import parse_der
 
 TRUST_ROOT: Final = "narthex.internal"
 
@@ -62,6 +60,10 @@ def node_dns_name(cluster: str, node: str) -> str:
 
 def issued_by(der: bytes, ca: Path) -> bool:
     """Tell whether the authority in the file ``ca`` itself signed a certificate."""
+    # Only where other people's CAs are let in too: see why certificate.py exists.
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+
     try:
         authority = x509.load_pem_x509_certificate(ca.read_bytes())
         x509.load_der_x509_certificate(der).verify_directly_issued_by(authority)
@@ -77,14 +79,15 @@ def identify(der: bytes, *, cluster: str | None = None) -> Identity:
     ``cluster`` where that is given. Raises PeerError.
     """
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        certificate = parse_der(der)
+    except ValueError as error:
         raise PeerError(f"the peer's certificate is not one of ours: {error}") from error
-    if constraints.ca or usage.key_cert_sign:
+    if certificate.ca is None or certificate.cert_sign is None:
+        raise PeerError(
+            "the peer's certificate is not one of ours: it does not say what it is for"
+        )
+    uris = certificate.uris
+    if certificate.ca or certificate.cert_sign:
         raise PeerError("the peer shows a certificate authority where a leaf is due")
     if len(uris) != 1:
         raise PeerError(f"the peer's certificate names {len(uris)} URIs where one is due")
@@ -98,6 +101,6 @@ def identify(der: bytes, *, cluster: str | None = None) -> Identity:
         cluster=domain,
         role=Role(role),
         id=name,
-        serial=certificate.serial_number,
+        serial=certificate.serial,
         fingerprint=hashlib.sha256(der).hexdigest(),
     )

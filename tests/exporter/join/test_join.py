@@ -12,7 +12,8 @@ from cryptography import x509
 from narthex_exporter.actor.authority import load_authority
 from narthex_exporter.app import Config, build
 from narthex_exporter.contract.enrolment import JoinToken
-from narthex_exporter.join import JoinError, Renewer, State, renew, repair
+from narthex_exporter.join import JoinError, State, renew, repair
+from narthex_exporter.renewal import Renewer
 from narthex_exporter.transport.identity import Role, identify
 from narthex_exporter.transport.keys import load_key, public_key_info
 from narthex_exporter.transport.tls import TLSFiles, server_context
@@ -232,6 +233,25 @@ def test_the_renewer_renews_at_half_life(api: Any, joined: Path) -> None:
     assert certificate(joined) != before
     samples = {s.labels["result"]: s.value for family in renewer.samples() for s in family.samples}
     assert samples["success"] >= 1
+
+
+def test_a_renewal_that_fails_is_counted_and_told_in_words(
+    joined: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    about = json.loads((joined / "node.json").read_text())
+    (joined / "node.json").write_text(json.dumps(about | {"operator_url": "https://127.0.0.1:9"}))
+    before = certificate(joined)
+    later = time.time() + 4 * 86400
+    renewer = Renewer(joined, clock=lambda: later)
+    renewer.start()
+    deadline = time.monotonic() + 20
+    while not caplog.records and time.monotonic() < deadline:
+        time.sleep(0.05)
+    renewer.stop()
+    samples = {s.labels["result"]: s.value for family in renewer.samples() for s in family.samples}
+    assert samples == {"success": 0, "failure": 1}
+    assert "the operator does not answer at https://127.0.0.1:9" in caplog.records[0].error  # type: ignore[attr-defined]
+    assert certificate(joined) == before
 
 
 def test_a_renewer_of_no_node_does_nothing(tmp_path: Path) -> None:
