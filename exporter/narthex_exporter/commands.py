@@ -12,6 +12,7 @@ from narthex_exporter import logfmt
 from narthex_exporter.collectors import COLLECTORS
 from narthex_exporter.collectors.spec import Option
 from narthex_exporter.errors import ConfigError
+from narthex_exporter.memory import use_one_arena
 
 _PATH: Final = click.Path(path_type=Path)
 _DEFAULT_PORT: Final = 19100
@@ -166,6 +167,7 @@ def exporter(**given: Any) -> None:
     # Loaded only by the program: `--help` needs none of it.
     from narthex_exporter.app import Config, LogShipping, build, run  # noqa: PLC0415
 
+    use_one_arena()
     logfmt.set_up(level=given["level"], form=given["form"], component="exporter")
     if not given["telemetry_path"].startswith("/") or given["telemetry_path"] == "/":
         raise ConfigError("--web.telemetry-path must be a path such as /metrics")

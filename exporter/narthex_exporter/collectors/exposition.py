@@ -4,6 +4,7 @@ Does what prometheus_client's encoders do, without an object a sample: a series'
 are rendered once, and its line is kept while its value stays. A property test proves both equal.
 """
 
+import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from narthex_exporter.collectors.spec import Block, Kind, Metric, Sample
 
 _Values = tuple[str, ...]
 _TOTAL: Final = "_total"
+_HALF: Final = re.compile("[\ud800-\udfff]")
 # Series that a metric may have lost before what is kept of them is thrown away.
 _SLACK: Final = 32
 
@@ -172,11 +174,8 @@ def escape(value: str) -> str:
 
 
 def _whole(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return text
+    """Show halves of surrogate pairs, which no UTF-8 can hold, as U+FFFD."""
+    return text if text.isascii() else _HALF.sub("\ufffd", text)
 
 
 def number(value: float) -> str:
