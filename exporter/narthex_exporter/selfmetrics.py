@@ -2,6 +2,7 @@
 
 import platform
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,10 @@ METRICS: Final[tuple[Metric, ...]] = (
 )
 
 
+# They change each few days.
+_LOOK_SECONDS: Final = 10.0
+
+
 @dataclass(slots=True)
 class Requests:
     """Count what was answered."""
@@ -78,13 +83,22 @@ class Requests:
 
 @dataclass(slots=True)
 class Certificates:
-    """Watch when the exporter's own certificates expire."""
+    """Watch when the exporter's own certificates expire; looks at the files now and then."""
 
     paths: Callable[[], Sequence[Path]]
+    clock: Callable[[], float] = time.monotonic
     _files: CertificateFiles = field(default_factory=CertificateFiles, init=False)
+    _found: tuple[Sample, ...] = field(default=(), init=False)
+    _at: float = field(default=float("-inf"), init=False)
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self) -> tuple[Sample, ...]:
         """Give the expiry of each file that holds a certificate."""
+        now = self.clock()
+        if now - self._at >= _LOOK_SECONDS:
+            self._at, self._found = now, tuple(self._look())
+        return self._found
+
+    def _look(self) -> Iterator[Sample]:
         for path in self.paths():
             found = self._files.get(path)
             if found is not None:

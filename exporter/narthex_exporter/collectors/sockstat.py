@@ -2,24 +2,32 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
+from typing import Final
 
-from narthex_exporter.collectors.spec import NoData, Node, Sample, collector, gauges
+from narthex_exporter.collectors.spec import Metric, NoData, Node, Sample, collector, gauges
 
 FIELD = gauges("node_sockstat_{field}", "Number of sockets in state {field}.")
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+@cache
+def _metric(protocol: str, key: str) -> Metric:
+    return FIELD.named(field=f"{protocol}_{key}")
 
 
 @collector(name="sockstat", metrics=(FIELD,))
 def collect(node: Node) -> Iterator[Sample]:
     """Report how many sockets are in use."""
-    page = os.sysconf("SC_PAGE_SIZE")
     try:
         found = node.proc.sockstat()
     except FileNotFoundError as error:
         raise NoData("this kernel shows no sockstat") from error
     for protocol, key, number in found + _six(node):
-        yield FIELD.named(field=f"{protocol}_{key}").at(number)
+        yield _metric(protocol, key).at(number)
         if key == "mem":
-            yield FIELD.named(field=f"{protocol}_mem_bytes").at(number * page)
+            yield _metric(protocol, "mem_bytes").at(number * _PAGE)
 
 
 def _six(node: Node) -> list[tuple[str, str, int]]:
