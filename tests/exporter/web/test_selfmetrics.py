@@ -9,16 +9,20 @@ from narthex_exporter.selfmetrics import Certificates, Requests
 
 def test_the_expiry_of_a_certificate_follows_its_file(authority: Any, tmp_path: Path) -> None:
     path = tmp_path / "node.pem"
-    watched = Certificates(lambda: [path, tmp_path / "absent.pem"])
-    assert not list(watched.samples())
+    now = [0.0]
+    watched = Certificates(lambda: [path, tmp_path / "absent.pem"], clock=lambda: now[0])
+    assert not watched.samples()
+    now[0] += 10
     path.write_bytes(authority.leaf(file="short").cert.read_bytes())
     (first,) = watched.samples()
     assert first.values == (str(path), "CN=one")
     path.write_bytes(authority.leaf(ends=dt.timedelta(hours=5), file="long").cert.read_bytes())
+    now[0] += 10
     (second,) = watched.samples()
     assert second.value - first.value > 3 * 3600
     path.write_bytes(b"no certificate")
-    assert not list(watched.samples())
+    now[0] += 10
+    assert not watched.samples()
 
 
 def test_requests_are_counted_by_code_and_handler() -> None:
