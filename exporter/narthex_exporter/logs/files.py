@@ -29,7 +29,8 @@ from narthex_exporter.logs.timestamps import line_time_ns
 log = logging.getLogger(__name__)
 
 PREFIX: Final = "file:"
-CHUNK: Final = 512 * 1024
+# How much is read at once: what is in memory of it is some ten times as large.
+CHUNK: Final = 64 * 1024
 _FINGERPRINT_BYTES: Final = 1024
 _DISCOVER_SECONDS: Final = 10.0
 _PARTIAL_SECONDS: Final = 5.0
@@ -151,6 +152,9 @@ class Files:
     def _read(self, tail: Tail, batch: Batch) -> None:
         data = os.pread(tail.fd, CHUNK, tail.offset)
         end = data.rfind(b"\n") + 1
+        if not end and len(data) == CHUNK:
+            data = os.pread(tail.fd, MAX_LINE_BYTES, tail.offset)
+            end = data.rfind(b"\n") + 1
         partial = False
         if not end and len(data) >= MAX_LINE_BYTES:
             end = MAX_LINE_BYTES

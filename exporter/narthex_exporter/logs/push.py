@@ -22,7 +22,7 @@ from narthex_exporter.transport.tls import TLSFiles, client_context, verifying_c
 
 log = logging.getLogger(__name__)
 
-BATCH_BYTES: Final = 1 << 20
+BATCH_BYTES: Final = 256 * 1024
 _PATH: Final = "/loki/api/v1/push"
 _CONNECT_SECONDS: Final = 3.0
 _REPLY_SECONDS: Final = 15.0

@@ -109,7 +109,7 @@ class Spool:
         if gap is not None:
             self.counters.add(self.counters.dropped, "queue-full", gap[0])
 
-    def take(self, after: int, *, max_bytes: int, max_rows: int = 20_000) -> list[Row]:
+    def take(self, after: int, *, max_bytes: int, max_rows: int = 2_000) -> list[Row]:
         """Give the oldest entries behind ``after`` and mark them as on their way."""
 
         def work(db: sqlite3.Connection) -> list[Row]:
