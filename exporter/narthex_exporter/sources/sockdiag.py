@@ -264,7 +264,7 @@ def parse_listeners(protocol: str, state: int, text: bytes) -> list[Listener]:
             number, peer = int(port, 16), int(words[2].rpartition(b":")[2], 16)
             text_address = _printed(address)
             inode = int(words[9])
-        except (ValueError, OSError, struct.error):
+        except (ValueError, struct.error):
             continue
         if number and not peer:
             found.append(Listener(protocol, text_address, number, inode))
@@ -273,6 +273,8 @@ def parse_listeners(protocol: str, state: int, text: bytes) -> list[Listener]:
 
 def _printed(address: bytes) -> str:
     """Turn the kernel's print of an address, 32 bits of the machine's order each, to the usual."""
+    if len(address) not in {8, 32}:
+        raise ValueError("no address")
     words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
     raw = struct.pack(f"={len(words)}I", *words)
     return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, raw)
