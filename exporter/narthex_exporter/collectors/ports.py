@@ -49,9 +49,10 @@ MOST = limit_option("max", 200, "Listening sockets to report at most, of the low
 def collect(node: Node) -> Iterator[Sample]:
     """Report who listens on this node, and since when.
 
-    Who listens that did not an hour ago, for an alert:
-    ``time() - narthex_listening_port_first_seen_timestamp_seconds < 3600``; and over restarts of
-    the exporter: ``narthex_listening_port_info unless narthex_listening_port_info offset 1d``.
+    For an alert, who began to listen within the hour, while the exporter ran:
+    ``time() - narthex_listening_port_first_seen_timestamp_seconds < 3600``; who did not a day ago,
+    whatever was restarted: ``narthex_listening_port_info unless narthex_listening_port_info
+    offset 1d and on (instance) up offset 1d``.
     Containers with a network of their own are not looked into, only what is published for them.
     """
     found = node.source(PortWatch).look(node.proc)
