@@ -126,6 +126,19 @@ def test_a_set_of_many_addresses_costs_nothing() -> None:
     assert look_within("nft -f -", text)["nftables"].rules == 0
 
 
+@pytest.mark.skipif(
+    shutil.which("iptables-nft") is None or shutil.which("nft") is None,
+    reason="needs the packages iptables and nftables, and root",
+)
+def test_iptables_over_nftables_is_nftables() -> None:
+    found = look_within("iptables-nft -P FORWARD DROP\niptables-nft -A INPUT -p tcp -j ACCEPT")
+    assert found["nftables"].rules == 1
+    assert ("ip", "filter", "FORWARD", "forward", "drop") in {
+        each[1:] for each in found["nftables"].policies
+    }
+    assert not found["iptables"].enabled
+
+
 @needs_legacy
 def test_iptables_own_tables_are_told_apart_from_nftables() -> None:
     preparation = (
