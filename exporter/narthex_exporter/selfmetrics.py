@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
 from prometheus_client.process_collector import ProcessCollector
 
+from narthex_exporter.collectors.certificates import NOT_AFTER, named
 from narthex_exporter.collectors.scrape import from_families
 from narthex_exporter.collectors.spec import Metric, Sample, counter, gauge
-from narthex_exporter.sources.text import clean
+from narthex_exporter.sources.certificates import CertificateFiles
 
 BUILD: Final = gauge(
     "narthex_exporter_build_info",
@@ -24,11 +24,6 @@ BUILD: Final = gauge(
 REQUESTS: Final = counter(
     "narthex_exporter_http_requests_total", "HTTP requests answered.", ("code", "handler")
 )
-EXPIRY: Final = gauge(
-    "narthex_certificate_not_after_timestamp_seconds",
-    "When a certificate expires, in unixtime.",
-    ("path", "subject"),
-)
 RELOADED: Final = gauge(
     "narthex_config_last_reload_successful",
     "Whether the configuration, as it is on disk, is the one in use.",
@@ -37,7 +32,7 @@ RELOAD_TIME: Final = gauge(
     "narthex_config_last_reload_success_timestamp_seconds",
     "When the configuration in use was read, in unixtime.",
 )
-METRICS: Final[tuple[Metric, ...]] = (BUILD, REQUESTS, EXPIRY, RELOADED, RELOAD_TIME)
+METRICS: Final[tuple[Metric, ...]] = (BUILD, REQUESTS, NOT_AFTER, RELOADED, RELOAD_TIME)
 
 
 @dataclass(slots=True)
@@ -62,34 +57,17 @@ class Requests:
 
 @dataclass(slots=True)
 class Certificates:
-    """Watch when certificate files expire; each is parsed again only when it changes."""
+    """Watch when the exporter's own certificates expire."""
 
     paths: Callable[[], Sequence[Path]]
-    _known: dict[Path, tuple[int, Sample | None]] = field(default_factory=dict, init=False)
+    _files: CertificateFiles = field(default_factory=CertificateFiles, init=False)
 
     def samples(self) -> Iterator[Sample]:
         """Give the expiry of each file that holds a certificate."""
         for path in self.paths():
-            try:
-                stamp = path.stat().st_mtime_ns
-            except OSError:
-                continue
-            known = self._known.get(path)
-            if known is None or known[0] != stamp:
-                known = (stamp, _expiry(path))
-                self._known[path] = known
-            if known[1] is not None:
-                yield known[1]
-
-
-def _expiry(path: Path) -> Sample | None:
-    try:
-        # A chain begins with the certificate that matters.
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    subject = clean(certificate.subject.rfc4514_string(), limit=200)
-    return EXPIRY.at(certificate.not_valid_after_utc.timestamp(), str(path), subject)
+            found = self._files.get(path)
+            if found is not None:
+                yield NOT_AFTER.at(found.not_after.timestamp(), str(path), named(found))
 
 
 @dataclass(slots=True)

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Final, Literal
 
 import bcrypt
 import yaml
-from cryptography import x509
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from narthex_exporter.errors import ConfigError, NarthexError
+from narthex_exporter.sources.certificates import parse_der
 from narthex_exporter.transport.tls import TLSFiles, server_context
 
 log = logging.getLogger(__name__)
@@ -325,13 +325,6 @@ class Bucket:
 def names_of(certificate: bytes) -> frozenset[str]:
     """Give every subject alternative name of a certificate, as exporter-toolkit compares them."""
     try:
-        found = (
-            x509.load_der_x509_certificate(certificate)
-            .extensions.get_extension_for_class(x509.SubjectAlternativeName)
-            .value
-        )
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return parse_der(certificate).alternative_names
+    except ValueError:
         return frozenset()
-    kinds = (x509.DNSName, x509.RFC822Name, x509.UniformResourceIdentifier)
-    names = {name for kind in kinds for name in found.get_values_for_type(kind)}
-    return frozenset(names | {str(ip) for ip in found.get_values_for_type(x509.IPAddress)})
