@@ -1,0 +1,145 @@
+"""Ask apt what it would upgrade and remove, without a lock, the network or a change."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from narthex_exporter.errors import UnavailableError
+from narthex_exporter.sources.dpkg import STATUS
+from narthex_exporter.sources.kept import Kept, stamp
+from narthex_exporter.sources.place import Paths
+from narthex_exporter.sources.programs import Done, run
+
+# What apt's answer depends on; a folder's time tells of files that came and went.
+_DEPENDS: Final = (
+    STATUS,
+    "/var/lib/apt/lists",
+    "/var/lib/apt/extended_states",
+    "/etc/apt/preferences",
+    "/etc/apt/preferences.d",
+    "/etc/apt/sources.list",
+    "/etc/apt/sources.list.d",
+)
+# The best evidence of the last `apt update` first.
+_REFRESHED: Final = (
+    "/var/lib/apt/periodic/update-success-stamp",
+    "/var/lib/apt/periodic/update-stamp",
+    "/var/lib/apt/lists/partial",
+    "/var/lib/apt/lists",
+)
+_SIMULATE: Final = (
+    "apt-get",
+    "--quiet=2",
+    "--just-print",
+    "--option=Debug::NoLocking=true",
+    "--option=Acquire::Languages=none",
+    "--option=APT::Get::Show-User-Simulation-Note=false",
+)
+# Root's apt would write these anew where they are old; another user's cannot.
+_CACHES: Final = ("pkgcache", "srcpkgcache")
+# Inst name [old] (new Origin:version/archive, Origin:version/archive [arch]) …
+_UPGRADE: Final = re.compile(r"Inst (\S+) \[[^\]]*\] \((\S+) (.*?) ?\[([^\]]+)\]\)")
+_REMOVAL: Final = "Remv "
+_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """One package with a newer version; ``origin`` as apt writes it, origins joined by commas."""
+
+    package: str
+    origin: str
+    arch: str
+
+    @property
+    def security(self) -> bool:
+        """Tell whether an archive of security updates has it."""
+        return any(
+            origin.endswith(("-security", "-security-updates"))
+            or origin.startswith(("Debian-Security:", "UbuntuESM"))
+            for origin in self.origin.split(",")
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AptState:
+    """What apt would do, as if nothing were on hold."""
+
+    upgrades: tuple[Upgrade, ...]
+    removable: int
+
+
+def parse_upgrades(text: str) -> list[Upgrade]:
+    """Parse the simulation of an upgrade; new packages are none, and other lines are skipped."""
+    found = []
+    for line in text.splitlines():
+        match = _UPGRADE.match(line)
+        if match is not None:
+            package, _, origins, arch = match.groups()
+            origin = ",".join(sorted(part.strip() for part in origins.split(",")))
+            found.append(Upgrade(package.partition(":")[0], origin, arch))
+    return found
+
+
+def count_removals(text: str) -> int:
+    """Count what a simulation would remove."""
+    return sum(line.startswith(_REMOVAL) for line in text.splitlines())
+
+
+@dataclass(slots=True)
+class Apt:
+    """The apt of the machine below ``root``, asked again only when its files changed."""
+
+    root: Path = Path("/")
+    run: Callable[..., Done] = run
+    # Phased updates come due by the time alone.
+    _kept: Kept[AptState] = field(default_factory=lambda: Kept(6 * 3600.0), init=False)
+
+    @classmethod
+    def of(cls, paths: Paths) -> Self:
+        """Make one for the machine's own apt."""
+        return cls(paths.root)
+
+    def present(self) -> bool:
+        """Tell whether this machine's packages are dpkg's."""
+        return (self.root / STATUS.lstrip("/")).exists()
+
+    def get(self) -> AptState:
+        """Give what apt would do. Raises UnavailableError."""
+        return self._kept.get(
+            stamp(self.root / path.lstrip("/") for path in _DEPENDS), self._simulate
+        )
+
+    def refreshed(self) -> float | None:
+        """Tell when the lists were last fetched, in unixtime; None where nothing tells."""
+        for path in _REFRESHED:
+            try:
+                return (self.root / path.lstrip("/")).stat().st_mtime
+            except OSError:
+                continue
+        return None
+
+    def _simulate(self) -> AptState:
+        # What is held has its upgrade pending too, and is told apart by dpkg's list.
+        upgrades = parse_upgrades(self._ask("--ignore-hold", "dist-upgrade"))
+        return AptState(
+            upgrades=tuple(upgrades), removable=count_removals(self._ask("autoremove"))
+        )
+
+    def _ask(self, *words: str) -> str:
+        options = []
+        if self.root != Path("/"):
+            options.append(f"--option=RootDir={self.root}")
+        if os.geteuid() == 0:
+            # With a root of its own, apt takes an empty name for that root itself.
+            none = "/dev/null" if options else ""
+            options += [f"--option=Dir::Cache::{name}={none}" for name in _CACHES]
+        done = self.run((*_SIMULATE, *options, *words), timeout_seconds=_SECONDS)
+        if done.code:
+            lines = done.error.splitlines()
+            reason = next((line for line in lines if line[:2] == "E:"), f"code {done.code}")
+            raise UnavailableError(f"apt-get could not tell what it would do: {reason[:200]}")
+        return done.output.decode("utf-8", "replace")
