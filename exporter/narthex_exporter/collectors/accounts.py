@@ -16,7 +16,7 @@ ROOT_EQUIVALENT = gauge(
 )
 
 
-@collector(name="accounts", metrics=(ACCOUNTS, ROOT_EQUIVALENT))
+@collector(name="accounts", metrics=(ACCOUNTS, ROOT_EQUIVALENT), every_seconds=60)
 def collect(node: Node) -> Iterator[Sample]:
     """Report how many accounts the machine has, and how many of them are as good as root."""
     try:

@@ -16,7 +16,7 @@ NEWEST = gauge(
 _MARKS: Final = ("/run/reboot-required", "/var/run/reboot-required")
 
 
-@collector(name="reboot", metrics=(REQUIRED, NEWEST))
+@collector(name="reboot", metrics=(REQUIRED, NEWEST), every_seconds=60)
 def collect(node: Node) -> Iterator[Sample]:
     """Report whether the machine waits for a reboot.
 

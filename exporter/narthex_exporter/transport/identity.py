@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-
 from narthex_exporter.contract.errors import NarthexError
 
 TRUST_ROOT: Final = "narthex.internal"
@@ -62,6 +59,9 @@ def node_dns_name(cluster: str, node: str) -> str:
 
 def issued_by(der: bytes, ca: Path) -> bool:
     """Tell whether the authority in the file ``ca`` itself signed a certificate."""
+    from cryptography import x509  # noqa: PLC0415 - as in identify
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+
     try:
         authority = x509.load_pem_x509_certificate(ca.read_bytes())
         x509.load_der_x509_certificate(der).verify_directly_issued_by(authority)
@@ -76,6 +76,9 @@ def identify(der: bytes, *, cluster: str | None = None) -> Identity:
     Demands a leaf (CA:FALSE, no keyCertSign) with exactly one URI name of our form, and of
     ``cluster`` where that is given. Raises PeerError.
     """
+    # Megabytes that an exporter without such peers never needs.
+    from cryptography import x509  # noqa: PLC0415
+
     try:
         certificate = x509.load_der_x509_certificate(der)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
