@@ -38,8 +38,9 @@ _SIMULATE: Final = (
     "--option=Acquire::Languages=none",
     "--option=APT::Get::Show-User-Simulation-Note=false",
 )
-# Root's apt would write these anew where they are old; another user's cannot.
-_CACHES: Final = ("pkgcache", "srcpkgcache")
+# Root's apt would write its caches anew where they are old; another user's cannot. Never
+# /dev/null here: apt sets the mode of what it writes to.
+_NO_CACHES: Final = ("--option=Dir::Cache::pkgcache=", "--option=Dir::Cache::srcpkgcache=")
 # Inst name [old] (new Origin:version/archive, Origin:version/archive [arch]) …
 _UPGRADE: Final = re.compile(r"Inst (\S+) \[[^\]]*\] \((\S+) (.*?) ?\[([^\]]+)\]\)")
 _REMOVAL: Final = "Remv "
@@ -130,13 +131,11 @@ class Apt:
         )
 
     def _ask(self, *words: str) -> str:
-        options = []
+        options: tuple[str, ...] = _NO_CACHES if os.geteuid() == 0 else ()
         if self.root != Path("/"):
-            options.append(f"--option=RootDir={self.root}")
-        if os.geteuid() == 0:
-            # With a root of its own, apt takes an empty name for that root itself.
-            none = "/dev/null" if options else ""
-            options += [f"--option=Dir::Cache::{name}={none}" for name in _CACHES]
+            # Not RootDir: with it an empty name for a cache would mean that folder itself.
+            status = self.root / STATUS.lstrip("/")
+            options += (f"--option=Dir={self.root}/", f"--option=Dir::State::status={status}")
         done = self.run((*_SIMULATE, *options, *words), timeout_seconds=_SECONDS)
         if done.code:
             lines = done.error.splitlines()

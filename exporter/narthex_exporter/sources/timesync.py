@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from narthex_exporter.errors import UnavailableError
 from narthex_exporter.sources.place import Paths
 from narthex_exporter.sources.programs import Done, MissingError, run
 
@@ -94,7 +93,7 @@ class Timesync:
         return cls(paths.root)
 
     def keepers(self) -> Iterator[Keeper]:
-        """Give what each says that is there; the kernel always is."""
+        """Give what each says that is there; the kernel always is. Raises UnavailableError."""
         yield Keeper(source="kernel", synchronized=self.kernel())
         timesyncd = self._timesyncd()
         if timesyncd is not None:
@@ -108,7 +107,7 @@ class Timesync:
                 yield parse(done.output.decode("utf-8", "replace"))
             except MissingError:
                 continue
-            except (UnavailableError, ValueError):
+            except ValueError:
                 # Its daemon does not answer, so it keeps no clock.
                 yield Keeper(source=source, synchronized=False)
 
