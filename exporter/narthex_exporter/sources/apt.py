@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -44,25 +44,22 @@ _NO_CACHES: Final = ("--option=Dir::Cache::pkgcache=", "--option=Dir::Cache::src
 # Inst name [old] (new Origin:version/archive, Origin:version/archive [arch]) …
 _UPGRADE: Final = re.compile(r"Inst (\S+) \[[^\]]*\] \((\S+) (.*?) ?\[([^\]]+)\]\)")
 _REMOVAL: Final = "Remv "
+_LISTS: Final = "var/lib/apt/lists"
+_MOST_RELEASES: Final = 500
+_HEAD_BYTES: Final = 16 << 10
+# With these begins what is long in a Release file.
+_SUMS: Final = frozenset({"MD5Sum", "SHA1", "SHA256", "SHA512"})
 _SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """One package with a newer version; ``origin`` as apt writes it, origins joined by commas."""
+    """One package with a newer version; its ``origin`` is several ones joined by commas."""
 
     package: str
     origin: str
     arch: str
-
-    @property
-    def security(self) -> bool:
-        """Tell whether an archive of security updates has it."""
-        return any(
-            origin.endswith(("-security", "-security-updates"))
-            or origin.startswith(("Debian-Security:", "UbuntuESM"))
-            for origin in self.origin.split(",")
-        )
+    security: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,16 +70,50 @@ class AptState:
     removable: int
 
 
-def parse_upgrades(text: str) -> list[Upgrade]:
-    """Parse the simulation of an upgrade; new packages are none, and other lines are skipped."""
+def parse_upgrades(text: str, origins: Mapping[str, str] | None = None) -> list[Upgrade]:
+    """Parse the simulation of an upgrade; new packages are none, and other lines are skipped.
+
+    ``origins`` says how to write what apt writes as label:version/archive.
+    """
+    names = origins or {}
     found = []
     for line in text.splitlines():
         match = _UPGRADE.match(line)
         if match is not None:
-            package, _, origins, arch = match.groups()
-            origin = ",".join(sorted(part.strip() for part in origins.split(",")))
-            found.append(Upgrade(package.partition(":")[0], origin, arch))
+            package, _, written, arch = match.groups()
+            parts = [part.strip() for part in written.split(",")]
+            origin = ",".join(sorted({names.get(part, part) for part in parts}))
+            security = any(map(_is_security, parts))
+            found.append(Upgrade(package.partition(":")[0], origin, arch, security))
     return found
+
+
+def _is_security(origin: str) -> bool:
+    return origin.endswith(("-security", "-security-updates")) or origin.startswith(
+        ("Debian-Security:", "UbuntuESM")
+    )
+
+
+def parse_release(text: str) -> tuple[str, str] | None:
+    """Parse the head of a Release file: what apt writes, and origin:codename/archive.
+
+    The second is how the textfile script, and python-apt, name an archive. None without a suite.
+    """
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon and not value and key in _SUMS:
+            break
+        found.setdefault(key, value.strip())
+    suite = found.get("Suite", "")
+    if not suite:
+        return None
+    label = found.get("Label", "") and found["Label"] + ":"
+    version = found.get("Version", "") and found["Version"] + "/"
+    return (
+        f"{label}{version}{suite}",
+        f"{found.get('Origin', '')}:{found.get('Codename', '')}/{suite}",
+    )
 
 
 def count_removals(text: str) -> int:
@@ -125,10 +156,21 @@ class Apt:
 
     def _simulate(self) -> AptState:
         # What is held has its upgrade pending too, and is told apart by dpkg's list.
-        upgrades = parse_upgrades(self._ask("--ignore-hold", "dist-upgrade"))
+        upgrades = parse_upgrades(self._ask("--ignore-hold", "dist-upgrade"), self._origins())
         return AptState(
             upgrades=tuple(upgrades), removable=count_removals(self._ask("autoremove"))
         )
+
+    def _origins(self) -> dict[str, str]:
+        found = []
+        for path in sorted((self.root / _LISTS).glob("*Release"))[:_MOST_RELEASES]:
+            try:
+                with path.open("rb") as file:
+                    head = file.read(_HEAD_BYTES)
+            except OSError:
+                continue
+            found.append(parse_release(head.decode("utf-8", "replace")))
+        return dict(filter(None, found))
 
     def _ask(self, *words: str) -> str:
         options: tuple[str, ...] = _NO_CACHES if os.geteuid() == 0 else ()

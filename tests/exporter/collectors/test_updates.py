@@ -11,7 +11,13 @@ import pytest
 from narthex_exporter.collectors import updates
 from narthex_exporter.collectors.spec import NoData
 from narthex_exporter.errors import UnavailableError
-from narthex_exporter.sources.apt import Apt, Upgrade, count_removals, parse_upgrades
+from narthex_exporter.sources.apt import (
+    Apt,
+    Upgrade,
+    count_removals,
+    parse_release,
+    parse_upgrades,
+)
 from narthex_exporter.sources.dnf import Dnf, parse_advisories, parse_updates
 from narthex_exporter.sources.place import Sources
 from narthex_exporter.sources.programs import Done, MissingError
@@ -98,8 +104,11 @@ def test_upgrades_are_read_with_their_origins() -> None:
         "libssl3",
         "tzdata",
     ]
-    assert found[2] == Upgrade("libssl3", both, "i386")
-    assert found[-2:] == [Upgrade("local-tool", "localhost", "all"), Upgrade("odd", "", "all")]
+    assert found[2] == Upgrade("libssl3", both, "i386", True)
+    assert found[-2:] == [
+        Upgrade("local-tool", "localhost", "all", False),
+        Upgrade("odd", "", "all", False),
+    ]
     assert len(found) == 6
     assert count_removals(APT) == 1
 
@@ -120,6 +129,48 @@ def test_upgrades_are_counted_by_origin_and_held_ones_apart(
     assert found['narthex_updates_pending{manager="apt",security="false"}'] == 3
     assert found["apt_package_cache_timestamp_seconds"] == 1.7e9
     assert found['narthex_updates_last_refresh_timestamp_seconds{manager="apt"}'] == 1.7e9
+
+
+RELEASE = """\
+-----BEGIN PGP SIGNED MESSAGE-----
+Hash: SHA256
+
+Origin: Debian
+Label: Debian-Security
+Suite: stable-security
+Version: 12
+Codename: bookworm-security
+Acquire-By-Hash: yes
+SHA256:
+ Origin: no field
+"""
+
+
+def test_origins_are_named_as_the_textfile_script_names_them(
+    measure: Callable[..., Any], tree: Path
+) -> None:
+    lists = tree / "root/var/lib/apt/lists"
+    (lists / "deb.example.org_dists_bookworm-security_InRelease").write_text(RELEASE)
+    (lists / "gone_Release").symlink_to("gone")
+    sources = Sources(known={Apt: apt(tree, done(APT))})
+    found = measure(updates.collect, tree, sources=sources)
+    name = "Debian:bookworm-security/stable-security"
+    assert found[f'apt_upgrades_pending{{origin="{name}",arch="amd64"}}'] == 1
+    assert found[f'apt_upgrades_pending{{origin="Debian:12.8/stable,{name}",arch="i386"}}'] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Suite: stable\n", ("stable", ":/stable")),
+        ("Label: a b\nSuite: s\nOrigin: o\nCodename: c\n", ("a b:s", "o:c/s")),
+        ("SHA256:\nSuite: late\n", None),
+        ("\ufffd", None),
+        ("", None),
+    ],
+)
+def test_a_release_files_head_is_read(text: str, wanted: Any) -> None:
+    assert parse_release(text) == wanted
 
 
 def test_nothing_pending_is_a_nought(measure: Callable[..., Any], tree: Path) -> None:
