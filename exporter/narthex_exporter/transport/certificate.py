@@ -57,6 +57,7 @@ _UTC: Final = re.compile(rb"\d{12}Z")
 _GENERALIZED: Final = re.compile(rb"\d{14}Z")
 _CENTURY: Final = 50  # RFC 5280, 4.1.2.5.1: two digits from 50 on are of the 20th century
 _LONG: Final = 0x80
+_LONGEST_OID: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,16 +238,17 @@ def _escaped(text: str) -> str:
 
 
 def _dotted(value: bytes) -> str:
-    numbers, number = [], 0
-    if not value or value[-1] & _LONG:
+    if not value or value[-1] & _LONG or len(value) > _LONGEST_OID:
         raise ValueError("it has an object identifier that is none")
-    for octet in value[:64]:
+    numbers, number = [], 0
+    for octet in value:
         number = number << 7 | octet & 0x7F
         if not octet & _LONG:
             numbers.append(number)
             number = 0
-    first = min(numbers[0] // 40, 2) if numbers else 0
-    return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]])) if numbers else ""
+    # X.690, 8.19.4: the first two are one number.
+    first = min(numbers[0] // 40, 2)
+    return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]]))
 
 
 def _extensions(data: bytes) -> dict[bytes, bytes]:

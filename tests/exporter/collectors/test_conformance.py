@@ -99,7 +99,8 @@ def fetch(url: str) -> str:
 def both(theirs: str) -> tuple[dict[str, Family], dict[str, Family]]:
     fetch(theirs)
     scraper = Scraper(
-        node=Node(proc=Procfs(), sys=Sysfs(), filesystems=Filesystems()), collectors=COLLECTORS
+        node=Node(proc=Procfs(), sys=Sysfs(), filesystems=Filesystems()),
+        collectors=[each for each in COLLECTORS if each.name in THEIRS],
     )
 
     class Page:

@@ -1,6 +1,8 @@
 """What the exporter tells of itself."""
 
 import datetime as dt
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +35,8 @@ def test_requests_are_counted_by_code_and_handler() -> None:
         ("200", "/metrics"): 2,
         ("500", "/metrics"): 1,
     }
+
+
+def test_the_exporter_starts_without_the_library_that_makes_certificates() -> None:
+    code = "import sys, narthex_exporter.app; sys.exit('cryptography' in sys.modules)"
+    assert subprocess.run([sys.executable, "-Ic", code], check=False).returncode == 0
