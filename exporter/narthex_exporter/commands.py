@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from narthex_exporter import logfmt
 from narthex_exporter.collectors import COLLECTORS
-from narthex_exporter.collectors.spec import Option
+from narthex_exporter.collectors.spec import Option, Switch
 from narthex_exporter.errors import ConfigError
 
 _PATH: Final = click.Path(path_type=Path)
@@ -74,6 +74,8 @@ def collector_flags(command: Callable[..., None]) -> Callable[..., None]:
                 setting_name(collector.name, option),
                 show_default=option.default,
                 help=option.help,
+                is_flag=False,
+                flag_value="true" if isinstance(option, Switch) else None,
             )(command)
         command = click.option(
             f"--collector.{collector.name}/--no-collector.{collector.name}",

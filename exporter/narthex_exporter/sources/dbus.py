@@ -1,6 +1,7 @@
 """Call methods on the system bus, and wait for its signals."""
 
 import contextlib
+import socket
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from jeepney import DBusAddress, DBusErrorResponse, MatchRule, Message, new_method_call
+from jeepney.auth import AuthenticationError
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
 from jeepney.wrappers import unwrap_msg
+from typing_extensions import override
 
 from narthex_exporter.errors import UnavailableError
 
@@ -39,6 +42,19 @@ class Address:
     interface: str
 
 
+class _Connection(DBusConnection):  # type: ignore[misc]  # jeepney publishes no types
+    """A connection that no call waits on for ever, as jeepney's own greeting would."""
+
+    def __init__(self, wire: socket.socket, *, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        super().__init__(wire)
+
+    @override
+    def send_and_get_reply(self, message: Message, *, timeout: float | None = None) -> Message:
+        limit = self._timeout_seconds if timeout is None else timeout
+        return super().send_and_get_reply(message, timeout=limit)
+
+
 @dataclass(slots=True)
 class Bus:
     """One connection to the bus; for one thread."""
@@ -64,6 +80,16 @@ class Bus:
         target = Address(bus_name=address.bus_name, path=address.path, interface=_PROPERTIES)
         found = self.call(target, "GetAll", "s", (address.interface,))[0]
         return {name: value for name, (_, value) in found.items()}
+
+    def get(self, address: Address, name: str, *, timeout_seconds: float = 10.0) -> Any:
+        """Read one property. Raises CallError, BusError."""
+        target = Address(bus_name=address.bus_name, path=address.path, interface=_PROPERTIES)
+        body = (address.interface, name)
+        return self.call(target, "Get", "ss", body, timeout_seconds=timeout_seconds)[0][1]
+
+    def close(self) -> None:
+        """End the connection."""
+        self.connection.close()
 
     @contextlib.contextmanager
     def signals(self, address: Address, member: str) -> Iterator[deque[Message]]:
@@ -98,17 +124,27 @@ class Bus:
             raise BusError(f"the system bus went away: {error}") from error
 
 
-@contextlib.contextmanager
-def connect(socket: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Iterator[Bus]:
-    """Open a connection for a while. Raises BusError."""
+def dial(path: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Bus:
+    """Open a connection, to be closed by whoever asked. Raises BusError."""
     try:
-        connection = DBusConnection(prep_socket(str(socket), timeout=timeout_seconds))
-    except (OSError, DBusErrorResponse) as error:
+        wire = prep_socket(str(path), timeout=timeout_seconds)
+        try:
+            return Bus(_Connection(wire, timeout_seconds=timeout_seconds))
+        except BaseException:
+            wire.close()
+            raise
+    except (OSError, DBusErrorResponse, AuthenticationError) as error:
         raise BusError(
-            f"cannot reach the system bus at {socket}: {error}",
+            f"cannot reach the system bus at {path}: {error}",
             hint="see: systemctl status dbus.socket",
         ) from error
+
+
+@contextlib.contextmanager
+def connect(path: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Iterator[Bus]:
+    """Open a connection for a while. Raises BusError."""
+    bus = dial(path, timeout_seconds=timeout_seconds)
     try:
-        yield Bus(connection)
+        yield bus
     finally:
-        connection.close()
+        bus.close()
