@@ -69,13 +69,15 @@ def collector_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Add the flags that collectors declare."""
     for collector in reversed(COLLECTORS):
         for option in reversed(collector.options):
+            alone: dict[str, Any] = (
+                {"is_flag": False, "flag_value": "true"} if isinstance(option, Switch) else {}
+            )
             command = click.option(
                 f"--collector.{collector.name}.{option.name}",
                 setting_name(collector.name, option),
                 show_default=option.default,
                 help=option.help,
-                is_flag=False,
-                flag_value="true" if isinstance(option, Switch) else None,
+                **alone,
             )(command)
         command = click.option(
             f"--collector.{collector.name}/--no-collector.{collector.name}",

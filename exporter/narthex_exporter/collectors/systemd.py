@@ -48,7 +48,8 @@ ACCEPTED = counter(
 CURRENT = gauge(
     "node_systemd_socket_current_connections", "Current number of socket connections", _NAME
 )
-REFUSED = counter(
+# It only grows, but a gauge is what node_exporter makes of it.
+REFUSED = gauge(
     "node_systemd_socket_refused_connections_total",
     "Total number of refused socket connections",
     _NAME,

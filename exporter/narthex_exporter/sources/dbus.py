@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing_extensions import override
 from narthex_exporter.errors import UnavailableError
 
 SYSTEM_BUS: Final = Path("/run/dbus/system_bus_socket")
+# What jeepney raises for bytes that are no message.
+_NONSENSE: Final = (ValueError, LookupError, TypeError, struct.error)
 _PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 
 
@@ -122,6 +125,8 @@ class Bus:
             raise BusError(f"the system bus did not answer in {timeout_seconds:g} s") from error
         except OSError as error:
             raise BusError(f"the system bus went away: {error}") from error
+        except _NONSENSE as error:
+            raise BusError(f"the system bus sent what is no message: {error!r}") from error
 
 
 def dial(path: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Bus:
@@ -133,7 +138,7 @@ def dial(path: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Bus:
         except BaseException:
             wire.close()
             raise
-    except (OSError, DBusErrorResponse, AuthenticationError) as error:
+    except (OSError, DBusErrorResponse, AuthenticationError, *_NONSENSE) as error:
         raise BusError(
             f"cannot reach the system bus at {path}: {error}",
             hint="see: systemctl status dbus.socket",

@@ -83,8 +83,8 @@ def test_tables_of_people_may_lie_in_the_spool_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("debian", "count"), [(True, 1), (False, 2)])
 def test_only_debian_passes_over_names_with_dots(
     tmp_path: Path,
-    debian: bool,
-    count: int,  # noqa: FBT001 - drawn
+    debian: bool,  # noqa: FBT001 - drawn
+    count: int,
 ) -> None:
     for name in ("plain", "with.dot", ".placeholder", "plain~", "old.rpmsave"):
         write(tmp_path, f"etc/cron.d/{name}", "1 * * * * root x\n")
