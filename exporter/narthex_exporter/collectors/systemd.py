@@ -133,9 +133,15 @@ _NUMBER: Final = re.compile(r"[0-9]{3,}(\.[0-9]+)?")
 def collect(node: Node) -> Iterator[Sample]:
     """Report systemd's units: their states, what they use, timers, sockets, how jobs ended."""
     chosen: list[Unit] = []
+    include, exclude = (node.setting(option).match for option in NAMES.options)
 
     def choose(units: Sequence[Unit]) -> list[Unit]:
-        wanted = [unit for unit in units if _wanted(node, unit)]
+        wanted = [
+            unit
+            for unit in units
+            if unit.load == "loaded" and include(unit.name) and not exclude(unit.name)
+            if unit.active == "failed" or not _ONE_OFF.search(unit.name)
+        ]
         wanted.sort(key=lambda unit: (unit.active != "failed", unit.name))
         chosen.extend(node.capped(MOST, wanted))
         return chosen
@@ -145,16 +151,9 @@ def collect(node: Node) -> Iterator[Sample]:
     except NoSystemdError as error:
         raise NoData(str(error)) from error
     yield from _about(table.manager, table.units)
-    for unit in chosen:
-        yield from _unit(node, unit, table.details[unit.name])
+    yield from _states(node, chosen, table.details)
     yield from _jobs(chosen, table.details)
     yield from _usage(node, {unit.name: table.details[unit.name].group for unit in chosen})
-
-
-def _wanted(node: Node, unit: Unit) -> bool:
-    if unit.load != "loaded" or not node.wanted(NAMES, unit.name):
-        return False
-    return unit.active == "failed" or not _ONE_OFF.search(unit.name)
 
 
 def _about(manager: Manager, units: Sequence[Unit]) -> Iterator[Sample]:
@@ -169,21 +168,23 @@ def _about(manager: Manager, units: Sequence[Unit]) -> Iterator[Sample]:
         yield UNITS.at(count, state)
 
 
-def _unit(node: Node, unit: Unit, details: Details) -> Iterator[Sample]:
-    name = unit.name
-    for state in STATES:
-        yield STATE.at(1 if unit.active == state else 0, name, state, details.type)
-    if node.setting(START_METRICS):
-        yield STARTED.at(details.started, name)
-    if details.restarts is not None and node.setting(RESTART_METRICS):
-        yield RESTARTS.at(details.restarts, name)
-    if details.tasks_max is not None and node.setting(TASK_METRICS):
-        yield TASKS_MAX.at(details.tasks_max, name)
-    if details.connections is not None:
-        yield ACCEPTED.at(details.connections.accepted, name)
-        yield CURRENT.at(details.connections.current, name)
-        if details.connections.refused is not None:
-            yield REFUSED.at(details.connections.refused, name)
+def _states(node: Node, units: Sequence[Unit], details: dict[str, Details]) -> Iterator[Sample]:
+    tasks, restarts, starts = map(node.setting, (TASK_METRICS, RESTART_METRICS, START_METRICS))
+    for unit in units:
+        name, told = unit.name, details[unit.name]
+        for state in STATES:
+            yield STATE.at(1 if unit.active == state else 0, name, state, told.type)
+        if starts:
+            yield STARTED.at(told.started, name)
+        if restarts and told.restarts is not None:
+            yield RESTARTS.at(told.restarts, name)
+        if tasks and told.tasks_max is not None:
+            yield TASKS_MAX.at(told.tasks_max, name)
+        if told.connections is not None:
+            yield ACCEPTED.at(told.connections.accepted, name)
+            yield CURRENT.at(told.connections.current, name)
+            if told.connections.refused is not None:
+                yield REFUSED.at(told.connections.refused, name)
 
 
 def _jobs(units: Sequence[Unit], details: dict[str, Details]) -> Iterator[Sample]:

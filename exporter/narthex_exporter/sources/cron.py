@@ -18,6 +18,7 @@ _SETTING: Final = re.compile(r"""\s*(?:"[^"]*"|'[^']*'|[A-Za-z_]\w*)\s*=""")
 _SPECIAL: Final = frozenset({
     "@reboot", "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly",
 })  # fmt: skip
+_PERIODS: Final = frozenset({"@daily", "@weekly", "@monthly", "@yearly", "@annually"})
 _FIELD: Final = re.compile(r"[0-9A-Za-z*,/~-]+\Z")
 _FIELDS: Final = 5
 # What run-parts(8) runs, and what Debian's cron takes of /etc/cron.d.
@@ -60,6 +61,22 @@ def parse_crontab(text: str, *, with_user: bool) -> tuple[int, int]:
     return jobs, malformed
 
 
+def parse_anacrontab(text: str) -> tuple[int, int]:
+    """Count the jobs of an anacrontab, ``period delay name command``, and its malformed lines."""
+    found = malformed = 0
+    for raw in text.splitlines():
+        line = raw.strip()
+        if not line or line.startswith("#") or _SETTING.match(line):
+            continue
+        period, delay, *rest = [*line.split(None, 3), "", ""][:4]
+        timed = period.isdecimal() or period in _PERIODS
+        if timed and delay.isdecimal() and all(rest):
+            found += 1
+        else:
+            malformed += 1
+    return found, malformed
+
+
 def _is_job(words: list[str], after: int) -> bool:
     if words[0].startswith("@"):
         return words[0].lower() in _SPECIAL and len(words) > after
@@ -83,6 +100,10 @@ def jobs(root: Path) -> list[Jobs]:
     if folder.is_dir():
         taken = [path for path in _files(folder) if not debian or _PLAIN.match(path.name)]
         found.append(_counted("cron.d", map(_text, taken), with_user=True))
+    table = _text(root / "etc/anacrontab")
+    if table is not None:
+        count, malformed = parse_anacrontab(table)
+        found.append(Jobs(source="anacrontab", jobs=count, malformed=malformed))
     for period in ("hourly", "daily", "weekly", "monthly"):
         folder = root / f"etc/cron.{period}"
         if folder.is_dir():

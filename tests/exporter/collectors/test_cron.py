@@ -11,8 +11,11 @@ from narthex_exporter.collectors.spec import NoData, Node
 Measure = Callable[..., dict[str, float]]
 
 
-def test_jobs_are_counted_by_where_they_are(measure: Measure) -> None:
-    found = measure(cron.collect)
+def test_jobs_are_counted_by_where_they_are(measure: Measure, tree: Path) -> None:
+    spool = tree / "root/var/spool/cron/crontabs"
+    spool.mkdir(parents=True)
+    (spool / "vera").write_text("*/5 * * * * /usr/local/bin/poll\n")
+    found = measure(cron.collect, tree)
     assert {key: value for key, value in found.items() if "jobs" in key} == {
         'narthex_cron_jobs{source="crontab"}': 3,
         'narthex_cron_jobs{source="cron.d"}': 1,

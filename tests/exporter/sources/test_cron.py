@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narthex_exporter.sources.cron import Jobs, anacron_runs, jobs, parse_crontab
+from narthex_exporter.sources.cron import Jobs, anacron_runs, jobs, parse_anacrontab, parse_crontab
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,21 @@ def test_what_is_no_job_is_counted_apart(line: str) -> None:
     assert parse_crontab(f"{line}\n1 * * * * root x\n", with_user=True) == (1, 1)
 
 
+def test_anacron_has_a_table_of_its_own() -> None:
+    text = (
+        "# see anacron(8)\nSHELL=/bin/sh\nSTART_HOURS_RANGE=3-22\n\n"
+        "1\t5\tcron.daily\trun-parts --report /etc/cron.daily\n"
+        "@monthly 15 cron.monthly nice run-parts /etc/cron.monthly\n"
+        "7 x cron.weekly run-parts\n1 5 nameless\n1\n"
+    )
+    assert parse_anacrontab(text) == (2, 3)
+
+
 @given(st.text(), st.booleans())
 def test_any_text_is_parsed(text: str, with_user: bool) -> None:  # noqa: FBT001 - drawn
     found, malformed = parse_crontab(text, with_user=with_user)
+    assert found + malformed <= len(text.splitlines())
+    found, malformed = parse_anacrontab(text)
     assert found + malformed <= len(text.splitlines())
 
 
@@ -63,6 +75,7 @@ def write(root: Path, path: str, text: str = "", mode: int = 0o644) -> Path:
 def test_jobs_are_counted_by_where_they_are(tmp_path: Path) -> None:
     write(tmp_path, "etc/crontab", "1 * * * * root x\nbroken\n")
     write(tmp_path, "etc/cron.d/php", "1 * * * * root x\n2 * * * * root x\n")
+    write(tmp_path, "etc/anacrontab", "1 5 cron.daily run-parts /etc/cron.daily\n")
     write(tmp_path, "etc/cron.daily/backup", "#!/bin/sh\n", 0o755)
     write(tmp_path, "etc/cron.daily/notes", "not executable\n")
     write(tmp_path, "etc/cron.daily/backup.dpkg-old", "#!/bin/sh\n", 0o755)
@@ -70,6 +83,7 @@ def test_jobs_are_counted_by_where_they_are(tmp_path: Path) -> None:
     assert jobs(tmp_path) == [
         Jobs(source="crontab", jobs=1, malformed=1),
         Jobs(source="cron.d", jobs=2, malformed=0),
+        Jobs(source="anacrontab", jobs=1, malformed=0),
         Jobs(source="cron.daily", jobs=1, malformed=0),
         Jobs(source="users", jobs=1, malformed=0),
     ]
