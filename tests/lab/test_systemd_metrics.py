@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.lab.conftest import Machine
+from tests.lab.conftest import Machine, booted
 
 from narthex_exporter.collectors import logind, systemd
 from narthex_exporter.collectors.scrape import look, to_families
@@ -135,6 +135,52 @@ def reader(machine: Machine) -> Iterator[Reader]:
     one.node.sources.close()
 
 
+# What a machine of the lab may account with: its own part of version 1's trees.
+ACCOUNTED = [Path("/sys/fs/cgroup") / name for name in ("pids", "cpuacct", "blkio")]
+PLACED = [*ACCOUNTED, *(Path("/sys/fs/cgroup") / name for name in ("systemd", "unified"))]
+
+
+def move_to(group: str) -> None:
+    for tree in PLACED:
+        (tree / group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+@pytest.fixture
+def accounting() -> Iterator[Machine]:
+    """A machine that may make groups of controllers, below one of ours."""
+    if os.geteuid() != 0 or not all((tree / "cgroup.procs").exists() for tree in PLACED):
+        pytest.skip("needs root and the trees of version 1 in /sys/fs/cgroup")
+    here = dict(
+        line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines()
+    )
+    if {here.get(name) for name in ("pids", "cpuacct", "blkio", "name=systemd", "")} != {"/"}:
+        pytest.skip("needs to be in the root of each of these trees")
+    group = f"narthex-lab-{os.getpid()}"
+    try:
+        for tree in PLACED:
+            (tree / group).mkdir()
+        move_to(group)
+        with booted() as machine:
+            move_to(".")
+            for tree in ACCOUNTED:
+                machine.run("mount", "-o", "remount,bind,rw", str(tree))
+            machine.run("systemctl", "daemon-reexec")
+            yield machine
+    finally:
+        move_to(".")
+        for tree in PLACED:
+            for folder, _, _ in os.walk(tree / group, topdown=False):
+                await_gone(Path(folder))
+
+
+def await_gone(group: Path) -> None:
+    """Remove a group whose last processes are just ending."""
+    deadline = time.monotonic() + 5
+    while group.exists() and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
 def await_value(ask: Callable[[], object], wanted: object, *, seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while (found := ask()) != wanted:
@@ -173,6 +219,26 @@ def test_a_unit_tells_its_cpu_time_its_limit_and_its_start(
         told = machine.show("lab-busy.service", prop)
         assert found.get(metric) == (float(told) if told.isdigit() else None)
     machine.run("systemctl", "stop", "lab-busy.service")
+
+
+def test_tasks_and_disk_traffic_are_what_the_controllers_count(accounting: Machine) -> None:
+    reader = Reader(accounting)
+    accounting.unit("lab-busy.service", BUSY)
+    accounting.run("systemctl", "start", "lab-busy.service")
+    await_value(lambda: accounting.show("lab-busy.service", "TasksCurrent"), "2")
+    found = reader.samples()
+    reader.node.sources.close()
+    name = frozenset({("name", "lab-busy.service")})
+    assert found["node_systemd_unit_tasks_current", name] == 2
+    assert found["narthex_systemd_unit_io_read_bytes_total", name] >= 0
+    assert found["narthex_systemd_unit_io_written_bytes_total", name] >= 0
+    # Others have tasks too, and each as many as systemd itself says.
+    tasks = {
+        dict(labels)["name"]: value
+        for (metric, labels), value in found.items()
+        if metric == "node_systemd_unit_tasks_current"
+    }
+    assert tasks == {unit: float(accounting.show(unit, "TasksCurrent")) for unit in tasks}
 
 
 def test_a_crash_is_counted_though_the_state_is_the_same_again(
