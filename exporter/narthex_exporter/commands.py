@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from narthex_exporter import logfmt
 from narthex_exporter.collectors import COLLECTORS
-from narthex_exporter.collectors.spec import Option
+from narthex_exporter.collectors.spec import Option, Switch
 from narthex_exporter.errors import ConfigError
 from narthex_exporter.memory import use_one_arena
 
@@ -70,11 +70,15 @@ def collector_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Add the flags that collectors declare."""
     for collector in reversed(COLLECTORS):
         for option in reversed(collector.options):
+            alone: dict[str, Any] = (
+                {"is_flag": False, "flag_value": "true"} if isinstance(option, Switch) else {}
+            )
             command = click.option(
                 f"--collector.{collector.name}.{option.name}",
                 setting_name(collector.name, option),
                 show_default=option.default,
                 help=option.help,
+                **alone,
             )(command)
         command = click.option(
             f"--collector.{collector.name}/--no-collector.{collector.name}",

@@ -171,6 +171,21 @@ def seconds_option(name: str, default: float, help: str) -> Option[float]:  # no
     return Option(name, f"{default:g}", parse, help)
 
 
+class Switch(Option[bool]):
+    """Whether to do something; on the command line its name alone means yes."""
+
+
+def switch_option(name: str, *, default: bool, help: str) -> Switch:  # noqa: A002
+    """Declare a choice between true and false."""
+
+    def parse(text: str) -> bool:
+        if text.lower() not in {"true", "false"}:
+            raise ValueError("true or false")
+        return text.lower() == "true"
+
+    return Switch(name, str(default).lower(), parse, help)
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What to report by name: the include pattern, less the exclude pattern."""

@@ -1,6 +1,8 @@
 """Call methods on the system bus, and wait for its signals."""
 
 import contextlib
+import socket
+import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,13 +10,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from jeepney import DBusAddress, DBusErrorResponse, MatchRule, Message, new_method_call
+from jeepney.auth import AuthenticationError
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
 from jeepney.wrappers import unwrap_msg
+from typing_extensions import override
 
 from narthex_exporter.errors import UnavailableError
 
 SYSTEM_BUS: Final = Path("/run/dbus/system_bus_socket")
+# What jeepney raises for bytes that are no message.
+_NONSENSE: Final = (ValueError, LookupError, TypeError, struct.error)
 _PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 
 
@@ -37,6 +43,19 @@ class Address:
     bus_name: str
     path: str
     interface: str
+
+
+class _Connection(DBusConnection):  # type: ignore[misc]  # jeepney publishes no types
+    """A connection that no call waits on for ever, as jeepney's own greeting would."""
+
+    def __init__(self, wire: socket.socket, *, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        super().__init__(wire)
+
+    @override
+    def send_and_get_reply(self, message: Message, *, timeout: float | None = None) -> Message:
+        limit = self._timeout_seconds if timeout is None else timeout
+        return super().send_and_get_reply(message, timeout=limit)
 
 
 @dataclass(slots=True)
@@ -64,6 +83,16 @@ class Bus:
         target = Address(bus_name=address.bus_name, path=address.path, interface=_PROPERTIES)
         found = self.call(target, "GetAll", "s", (address.interface,))[0]
         return {name: value for name, (_, value) in found.items()}
+
+    def get(self, address: Address, name: str, *, timeout_seconds: float = 10.0) -> Any:
+        """Read one property. Raises CallError, BusError."""
+        target = Address(bus_name=address.bus_name, path=address.path, interface=_PROPERTIES)
+        body = (address.interface, name)
+        return self.call(target, "Get", "ss", body, timeout_seconds=timeout_seconds)[0][1]
+
+    def close(self) -> None:
+        """End the connection."""
+        self.connection.close()
 
     @contextlib.contextmanager
     def signals(self, address: Address, member: str) -> Iterator[deque[Message]]:
@@ -96,19 +125,31 @@ class Bus:
             raise BusError(f"the system bus did not answer in {timeout_seconds:g} s") from error
         except OSError as error:
             raise BusError(f"the system bus went away: {error}") from error
+        except _NONSENSE as error:
+            raise BusError(f"the system bus sent what is no message: {error!r}") from error
+
+
+def dial(path: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Bus:
+    """Open a connection, to be closed by whoever asked. Raises BusError."""
+    try:
+        wire = prep_socket(str(path), timeout=timeout_seconds)
+        try:
+            return Bus(_Connection(wire, timeout_seconds=timeout_seconds))
+        except BaseException:
+            wire.close()
+            raise
+    except (OSError, DBusErrorResponse, AuthenticationError, *_NONSENSE) as error:
+        raise BusError(
+            f"cannot reach the system bus at {path}: {error}",
+            hint="see: systemctl status dbus.socket",
+        ) from error
 
 
 @contextlib.contextmanager
-def connect(socket: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Iterator[Bus]:
+def connect(path: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Iterator[Bus]:
     """Open a connection for a while. Raises BusError."""
+    bus = dial(path, timeout_seconds=timeout_seconds)
     try:
-        connection = DBusConnection(prep_socket(str(socket), timeout=timeout_seconds))
-    except (OSError, DBusErrorResponse) as error:
-        raise BusError(
-            f"cannot reach the system bus at {socket}: {error}",
-            hint="see: systemctl status dbus.socket",
-        ) from error
-    try:
-        yield Bus(connection)
+        yield bus
     finally:
-        connection.close()
+        bus.close()

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from narthex_exporter import app, commands, logfmt, notify
 from narthex_exporter.cli import main
-from narthex_exporter.collectors import COLLECTORS
+from narthex_exporter.collectors import COLLECTORS, systemd
 from narthex_exporter.collectors.filesystem import MOUNT_POINTS_EXCLUDE
 from narthex_exporter.transport.identity import Role
 from narthex_exporter.transport.tls import client_context
@@ -50,6 +50,23 @@ def call(*arguments: str) -> Any:
 )
 def test_addresses_are_understood(text: str, address: tuple[str, int]) -> None:
     assert commands.Address().convert(text, None, None) == address
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--collector.systemd.enable-task-metrics", "true"),
+        ("--collector.systemd.enable-task-metrics=false", "false"),
+    ],
+)
+def test_a_switch_needs_no_value(configured: list[app.Config], flag: str, value: str) -> None:
+    done = call(flag, "--web.listen-address=127.0.0.1:0")
+    assert done.exit_code == 0, done.output
+    assert configured[0].settings == {systemd.TASK_METRICS: value}
+
+
+def test_other_settings_of_collectors_need_one() -> None:
+    assert "requires an argument" in call("--collector.systemd.unit-include").output
 
 
 @pytest.mark.parametrize("text", ["", "19100", "::1:9", "a:b", "a:70000", "[::1]"])
