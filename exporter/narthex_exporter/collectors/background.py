@@ -12,6 +12,8 @@ from narthex_exporter.sources.patience import Outcome, Patience
 if TYPE_CHECKING:
     from narthex_exporter.collectors.scrape import Look
 
+# What may take longer is done in a lane of its own, where it delays nothing quick.
+_QUICK_SECONDS = 5.0
 # A look that is older than so many intervals says nothing about now, and is no longer told.
 _STALE_INTERVALS = 3
 _TICK_SECONDS = 1.0
@@ -19,7 +21,7 @@ _TICK_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Background:
-    """Looks, one after the other in a thread of its own; a scrape is given the last of each.
+    """Looks, one after the other in two threads, quick ones apart; a scrape gets the last of each.
 
     ``look`` runs one collector. Where a look fails, the one before it is told until it is stale,
     together with the failure.
@@ -32,31 +34,37 @@ class Background:
     _outcomes: "dict[str, Outcome[Look]]" = field(default_factory=dict, init=False)
     _good: "dict[str, tuple[float, Look]]" = field(default_factory=dict, init=False)
     _due: dict[str, float] = field(default_factory=dict, init=False)
-    _patience: "Patience[str, Look]" = field(
-        default_factory=lambda: Patience("slow-collector"), init=False
-    )
     _stopping: threading.Event = field(default_factory=threading.Event, init=False)
-    _thread: threading.Thread | None = field(default=None, init=False)
+    _threads: list[threading.Thread] = field(default_factory=list, init=False)
 
     def start(self) -> None:
-        """Begin to look; without slow collectors nothing runs."""
-        if not self.collectors:
-            return
-        self._thread = threading.Thread(target=self._loop, name="slow", daemon=True)
-        self._thread.start()
+        """Begin to look; a lane without collectors has no thread."""
+        for lane in self._lanes():
+            if lane:
+                thread = threading.Thread(target=self._loop, args=(lane,), daemon=True)
+                thread.start()
+                self._threads.append(thread)
 
     def stop(self) -> None:
         """Look no more."""
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2.0)
+        for thread in self._threads:
+            thread.join(timeout=2.0)
 
     def run_due(self) -> None:
         """Make the looks that are due now."""
-        now = self.clock()
-        for collector in self.collectors:
+        for lane in self._lanes():
+            self._run_due(lane, Patience("slow-collector"))
+
+    def _lanes(self) -> tuple[list[Collector], list[Collector]]:
+        quick = [each for each in self.collectors if each.limit_seconds <= _QUICK_SECONDS]
+        return quick, [each for each in self.collectors if each not in quick]
+
+    def _run_due(self, lane: Sequence[Collector], patience: "Patience[str, Look]") -> None:
+        for collector in lane:
+            now = self.clock()
             if self._due.get(collector.name, 0.0) <= now and not self._stopping.is_set():
-                self._run(collector)
+                self._run(collector, patience)
 
     def outcomes(self, wanted: frozenset[str]) -> "dict[str, Outcome[Look]]":
         """Give the last look of each, and how it ended."""
@@ -73,9 +81,9 @@ class Background:
             )
         return found
 
-    def _run(self, collector: Collector) -> None:
+    def _run(self, collector: Collector, patience: "Patience[str, Look]") -> None:
         name, node = collector.name, self.node.fresh()
-        outcome = self._patience.run(
+        outcome = patience.run(
             {name: lambda: self.look(collector, node)},
             limit=lambda _: collector.limit_seconds,
             total_seconds=collector.limit_seconds + 1.0,
@@ -90,7 +98,8 @@ class Background:
         assert collector.interval is not None  # noqa: S101 - only such are given
         return self.node.setting(collector.interval)
 
-    def _loop(self) -> None:
+    def _loop(self, lane: Sequence[Collector]) -> None:
+        patience: Patience[str, Look] = Patience("slow-collector")
         while not self._stopping.is_set():
-            self.run_due()
+            self._run_due(lane, patience)
             self._stopping.wait(_TICK_SECONDS)
