@@ -35,6 +35,7 @@ _SCHEMA: Final = """
 PRAGMA journal_mode = WAL;
 PRAGMA journal_size_limit = 16777216;
 PRAGMA synchronous = NORMAL;
+PRAGMA cache_size = -256;
 CREATE TABLE IF NOT EXISTS streams (
     id INTEGER PRIMARY KEY, labels TEXT NOT NULL UNIQUE, last_ts INTEGER NOT NULL
 );
