@@ -1,5 +1,6 @@
 """The ``narthex exporter`` command."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing_extensions import override
 
 from narthex_exporter import logfmt
 from narthex_exporter.collectors import COLLECTORS
-from narthex_exporter.collectors.spec import Option, Switch
+from narthex_exporter.collectors.spec import Option, Switch, Words
 from narthex_exporter.errors import ConfigError
 from narthex_exporter.memory import use_one_arena
 
@@ -70,15 +71,16 @@ def collector_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Add the flags that collectors declare."""
     for collector in reversed(COLLECTORS):
         for option in reversed(collector.options):
-            alone: dict[str, Any] = (
-                {"is_flag": False, "flag_value": "true"} if isinstance(option, Switch) else {}
-            )
+            flag = f"--collector.{collector.name}.{option.name}"
+            if isinstance(option, Switch):
+                flag += f"/--no-{flag.removeprefix('--')}"
             command = click.option(
-                f"--collector.{collector.name}.{option.name}",
+                flag,
                 setting_name(collector.name, option),
+                default=None,
+                multiple=isinstance(option, Words),
                 show_default=option.default,
                 help=option.help,
-                **alone,
             )(command)
         command = click.option(
             f"--collector.{collector.name}/--no-collector.{collector.name}",
@@ -91,7 +93,7 @@ def collector_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 def setting_name(collector: str, option: Option[Any]) -> str:
     """Name an option's parameter."""
-    return f"setting_{collector}_{option.name.replace('-', '_')}"
+    return f"setting_{collector}_{re.sub('[-.]', '_', option.name)}"
 
 
 @click.command()
@@ -205,8 +207,12 @@ def _chosen(given: Mapping[str, Any]) -> dict[str, bool]:
 
 def _settings(given: Mapping[str, Any]) -> dict[Option[Any], str]:
     return {
-        option: str(given[setting_name(collector.name, option)])
+        option: _text(given[setting_name(collector.name, option)])
         for collector in COLLECTORS
         for option in collector.options
-        if given[setting_name(collector.name, option)] is not None
+        if given[setting_name(collector.name, option)] not in {None, ()}
     }
+
+
+def _text(value: object) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)

@@ -143,6 +143,30 @@ def pattern_option(name: str, default: str, help: str) -> Option[re.Pattern[str]
     return Option(name, default, re.compile, help)
 
 
+class Switch(Option[bool]):
+    """A setting that is on or off: its flag has no value, and a ``--no-…`` beside it."""
+
+
+def switch_option(name: str, help: str, *, default: bool = False) -> Switch:  # noqa: A002
+    """Declare a setting that is on or off."""
+
+    def parse(text: str) -> bool:
+        if text.lower() not in {"true", "false"}:
+            raise ValueError("true or false")
+        return text.lower() == "true"
+
+    return Switch(name, str(default).lower(), parse, help)
+
+
+class Words(Option[tuple[str, ...]]):
+    """A setting of several words: its flag may be given more than once."""
+
+
+def words_option(name: str, help: str) -> Words:  # noqa: A002
+    """Declare a setting of several words, by default none."""
+    return Words(name, "", lambda text: tuple(text.split()), help)
+
+
 class Limit(Option[int]):
     """How many things a collector reports at most; see ``Node.capped``."""
 
@@ -169,21 +193,6 @@ def seconds_option(name: str, default: float, help: str) -> Option[float]:  # no
         return number
 
     return Option(name, f"{default:g}", parse, help)
-
-
-class Switch(Option[bool]):
-    """Whether to do something; on the command line its name alone means yes."""
-
-
-def switch_option(name: str, *, default: bool, help: str) -> Switch:  # noqa: A002
-    """Declare a choice between true and false."""
-
-    def parse(text: str) -> bool:
-        if text.lower() not in {"true", "false"}:
-            raise ValueError("true or false")
-        return text.lower() == "true"
-
-    return Switch(name, str(default).lower(), parse, help)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from typing import Final
 
-from narthex_exporter.collectors.spec import Node, Sample, collector, counter, gauge
+from narthex_exporter.collectors.spec import (
+    Node,
+    Sample,
+    collector,
+    counter,
+    gauge,
+    switch_option,
+)
 
 # The line of /proc/stat, and what it becomes.
 LINES: Final = {
@@ -17,11 +24,22 @@ LINES: Final = {
     ),
 }
 
+SOFTIRQS = counter("node_softirqs_total", "Number of softirq calls.", ("vector",))
+# In the kernel's order; see softirq_to_name there.
+_VECTORS: Final = (
+    *("hi", "timer", "net_tx", "net_rx", "block"),
+    *("block_iopoll", "tasklet", "sched", "hrtimer", "rcu"),
+)
+SOFTIRQ = switch_option("softirq", "Report node_softirqs_total.")
 
-@collector(name="stat", metrics=tuple(LINES.values()))
+
+@collector(name="stat", metrics=(*LINES.values(), SOFTIRQS), options=(SOFTIRQ,))
 def collect(node: Node) -> Iterator[Sample]:
     """Report the kernel's own counts: interrupts, switches, forks, boot time, tasks."""
-    numbers = node.proc.stat.numbers
+    stat = node.proc.stat
     for line, metric in LINES.items():
-        if line in numbers:
-            yield metric.sample(numbers[line])
+        if line in stat.numbers:
+            yield metric.at(stat.numbers[line])
+    if node.setting(SOFTIRQ):
+        for vector, count in zip(_VECTORS, stat.softirqs, strict=False):
+            yield SOFTIRQS.at(count, vector)

@@ -1,10 +1,13 @@
 """Report paging, swapping and out-of-memory kills."""
 
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from narthex_exporter.collectors.spec import (
     Family,
     Kind,
+    Metric,
     Node,
     Sample,
     collector,
@@ -22,5 +25,12 @@ def collect(node: Node) -> Iterator[Sample]:
     """Report paging, swapping and out-of-memory kills."""
     wanted = node.setting(FIELDS)
     for name, number in node.proc.vmstat().items():
-        if wanted.search(name):
-            yield FIELD.named(field=name).at(number)
+        metric = _metric(name, wanted)
+        if metric is not None:
+            yield metric.at(number)
+
+
+@lru_cache(maxsize=1024)
+def _metric(name: str, wanted: re.Pattern[str]) -> Metric | None:
+    """Choose a field once; there are two hundred, and they change with the kernel only."""
+    return FIELD.named(field=name) if wanted.search(name) else None

@@ -31,10 +31,11 @@ class CpuTimes:
 
 @dataclass(slots=True)
 class Stat:
-    """What /proc/stat tells; ``numbers`` has the lines of one value by their name."""
+    """What /proc/stat tells; ``numbers`` has each line's first value."""
 
     cpus: list[CpuTimes] = field(default_factory=list)
     numbers: dict[str, int] = field(default_factory=dict)
+    softirqs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class Procfs:
                     found.cpus.append(_cpu_times(name[3:], rest))
             elif rest:
                 found.numbers[name] = int(rest.split(None, 1)[0])
+                if name == "softirq":
+                    found.softirqs = tuple(map(int, rest.split()[1:]))
         return found
 
     def loadavg(self) -> tuple[float, float, float]:

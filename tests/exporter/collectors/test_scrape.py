@@ -158,11 +158,14 @@ def test_malformed_files_spoil_their_own_part(
 
 def test_absent_files_are_told_as_failures(make_page: Callable[..., Any], tmp_path: Path) -> None:
     samples = [s for family in make_page(tmp_path).collect() for s in family.samples]
+    # adjtimex(2) is the machine's, whatever the paths.
+    samples = [s for s in samples if not s.name.startswith("node_timex_")]
     assert {s.name for s in samples} <= {
         "narthex_collector_no_data",
         "narthex_collector_truncated",
         "node_scrape_collector_duration_seconds",
         "node_scrape_collector_success",
+        "node_selinux_enabled",
         "node_time_seconds",
         "node_time_zone_offset_seconds",
     }

@@ -55,8 +55,8 @@ def test_addresses_are_understood(text: str, address: tuple[str, int]) -> None:
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("--collector.systemd.enable-task-metrics", "true"),
-        ("--collector.systemd.enable-task-metrics=false", "false"),
+        ("--collector.systemd.enable-task-metrics", "True"),
+        ("--no-collector.systemd.enable-task-metrics", "False"),
     ],
 )
 def test_a_switch_needs_no_value(configured: list[app.Config], flag: str, value: str) -> None:
