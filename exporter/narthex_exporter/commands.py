@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from narthex_exporter import logfmt
 from narthex_exporter.collectors import COLLECTORS
-from narthex_exporter.collectors.spec import Option
+from narthex_exporter.collectors.spec import Option, Switch
 from narthex_exporter.errors import ConfigError
 
 _PATH: Final = click.Path(path_type=Path)
@@ -70,8 +70,10 @@ def collector_flags(command: Callable[..., None]) -> Callable[..., None]:
     for collector in reversed(COLLECTORS):
         for option in reversed(collector.options):
             command = click.option(
-                f"--collector.{collector.name}.{option.name}",
+                option.flag(collector.name),
                 setting_name(collector.name, option),
+                is_flag=False,
+                flag_value="true" if isinstance(option, Switch) else None,
                 show_default=option.default,
                 help=option.help,
             )(command)

@@ -130,17 +130,40 @@ def gauges(name: str, help: str, labels: tuple[str, ...] = ()) -> Family:  # noq
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Option(Generic[T]):
-    """A setting of one collector: ``--collector.<collector>.<name>``."""
+    """A setting of one collector: ``--collector.<collector>.<name>``.
+
+    ``prefix`` is for the few flags of node_exporter that do not bear their collector's name.
+    """
 
     name: str
     default: str
     parse: Callable[[str], T]
     help: str
+    prefix: str = ""
+
+    def flag(self, collector: str) -> str:
+        """Give the flag that sets it."""
+        return f"--collector.{self.prefix or collector}.{self.name}"
 
 
 def pattern_option(name: str, default: str, help: str) -> Option[re.Pattern[str]]:  # noqa: A002
     """Declare a regular expression; as in node_exporter it may match anywhere, so anchor it."""
     return Option(name, default, re.compile, help)
+
+
+class Switch(Option[bool]):
+    """Something that is off until its flag is given, with or without ``true`` after it."""
+
+
+def switch_option(name: str, help: str) -> Switch:  # noqa: A002
+    """Declare what the bare flag turns on."""
+
+    def parse(text: str) -> bool:
+        if text not in {"true", "false"}:
+            raise ValueError("true or false")
+        return text == "true"
+
+    return Switch(name, "false", parse, help)
 
 
 class Limit(Option[int]):
