@@ -299,8 +299,8 @@ sys/devices/pci0000:00/0000:3b:00.1/host1/fc_host/host1
     supported_speeds 4 Gbit, 8 Gbit, 16 Gbit
     symbolic_name QLE2692 FW:v9.08.02 DVR:v10.02
 sys/devices/pci0000:00/0000:3b:00.1/host1/fc_host/host1/statistics
-    error_frames 0x1
-    rx_frames 0x3
+    error_frames 0x0
+    rx_frames 0x0
 sys/class/infiniband
     mlx5_0 -> ../../devices/pci0000:00/0000:5e:00.0/infiniband/mlx5_0
 sys/devices/pci0000:00/0000:5e:00.0/infiniband/mlx5_0

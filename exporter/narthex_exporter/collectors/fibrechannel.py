@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from narthex_exporter.collectors.readings import Meaning, Reading, present, remembered
+from narthex_exporter.collectors.readings import Meaning, Reading, present, remembered, samples
 from narthex_exporter.collectors.spec import Node, Sample, collector, counter, gauge
 
 _FOLDER: Final = "class/fc_host"
@@ -65,12 +65,14 @@ def collect(node: Node) -> Iterator[Sample]:
         words = {word: node.sys.text(f"{_FOLDER}/{host}/{word}") for word in WORDS}
         if any(word is not None for word in words.values()):
             yield INFO.at(1, host, *(_shown(word, text or "") for word, text in words.items()))
-        # A port in no known state has nothing to count; node_exporter says so with noughts.
-        idle = words["port_state"] in {None, "Unknown"}
-        for reading in readings:
-            number = 0 if idle else node.sys.number(reading.path)
-            if number is not None and number != _UNKNOWN:
-                yield Sample(reading.metric, reading.labels, number)
+        if words["port_state"] in {None, "Unknown"}:
+            # A port in no known state has counted nothing; node_exporter says so with noughts.
+            for meaning in MEANINGS.values():
+                yield meaning.metric.at(0, host)
+            continue
+        for sample in samples(node.sys, readings):
+            if sample.value != _UNKNOWN:
+                yield sample
 
 
 def _find(node: Node) -> list[tuple[str, list[Reading]]] | None:
