@@ -89,7 +89,7 @@ def test_hostile_names_pass_through(make_node: Callable[..., Node], machine: Pat
     samples = look(hwmon.collect, make_node(machine)).samples
     labels = [each.values[2] for each in samples if each.metric is hwmon.SENSOR_LABEL]  # type: ignore[union-attr]  # no blocks here
     assert '"},\\\nx�{' in labels
-    assert "node_hwmon_temp_m_x_celsius" in {each.metric.name for each in samples}
+    assert "node_hwmon_temp_m__x_celsius" in {each.metric.name for each in samples}
 
 
 def test_values_are_read_each_time_and_chips_are_looked_for_after_a_while(
