@@ -71,7 +71,7 @@ def collector_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Add the flags that collectors declare."""
     for collector in reversed(COLLECTORS):
         for option in reversed(collector.options):
-            flag = f"--collector.{collector.name}.{option.name}"
+            flag = option.flag(collector.name)
             if isinstance(option, Switch):
                 flag += f"/--no-{flag.removeprefix('--')}"
             command = click.option(

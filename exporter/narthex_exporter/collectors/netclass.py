@@ -12,6 +12,7 @@ from narthex_exporter.collectors.spec import (
     counter,
     gauge,
     pattern_option,
+    switch_option,
 )
 
 _LABELS = ("device",)
@@ -50,11 +51,18 @@ INFO = gauge(
     ("device", *_WORDS, "adminstate"),
 )
 IGNORED = pattern_option("ignored-devices", "^$", "Network devices to leave out.")
+VALID_SPEED = switch_option(
+    "ignore-invalid-speed", "Leave out the speed of devices that do not know it, and say -1."
+)
 _MEGABIT: Final = 1_000_000 / 8
 _IFF_UP: Final = 1
 
 
-@collector(name="netclass", metrics=(*ATTRIBUTES.values(), UP, SPEED, INFO), options=(IGNORED,))
+@collector(
+    name="netclass",
+    metrics=(*ATTRIBUTES.values(), UP, SPEED, INFO),
+    options=(IGNORED, VALID_SPEED),
+)
 def collect(node: Node) -> Iterator[Sample]:
     """Report what network devices are: up, speed, MTU, addresses."""
     ignored = node.setting(IGNORED)
@@ -73,12 +81,18 @@ def _device(node: Node, device: str) -> Iterator[Sample]:
         if number is not None:
             yield metric.at(number, device)
     speed = _number(node.sys.net_attribute(device, "speed"))
-    if speed is not None:
+    if speed is not None and (speed >= 0 or not node.setting(VALID_SPEED)):
         yield SPEED.at(speed * _MEGABIT, device)
     words = [node.sys.net_attribute(device, name) or "" for name in _WORDS]
-    flags = _number(node.sys.net_attribute(device, "flags")) or 0
+    flags = _number(node.sys.net_attribute(device, "flags"))
     yield UP.at(1 if words[-1] == "up" else 0, device)
-    yield INFO.at(1, device, *words, "up" if flags & _IFF_UP else "down")
+    yield INFO.at(1, device, *words, _admin_state(flags))
+
+
+def _admin_state(flags: int | None) -> str:
+    if flags is None:
+        return "unknown"
+    return "up" if flags & _IFF_UP else "down"
 
 
 def _number(text: str | None) -> int | None:

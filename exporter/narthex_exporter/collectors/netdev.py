@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from narthex_exporter.collectors.spec import Node, Sample, collector, counter, pattern_option
+from narthex_exporter.collectors.spec import Node, Sample, collector, counter, name_filter
 from narthex_exporter.sources.procfs import NET_COLUMNS
 
 COLUMNS = tuple(
@@ -14,15 +14,15 @@ NO_HANDLER = counter(
     "Network device statistic receive_nohandler.",
     ("device",),
 )
-DEVICE_EXCLUDE = pattern_option("device-exclude", "^$", "Network devices to leave out.")
+DEVICES = name_filter("device", "Network devices")
+DEVICE_EXCLUDE = DEVICES.exclude
 
 
-@collector(name="netdev", metrics=(*COLUMNS, NO_HANDLER), options=(DEVICE_EXCLUDE,))
+@collector(name="netdev", metrics=(*COLUMNS, NO_HANDLER), options=DEVICES.options)
 def collect(node: Node) -> Iterator[Sample]:
     """Report what went through network devices."""
-    exclude = node.setting(DEVICE_EXCLUDE)
     for device, numbers in node.proc.net_dev():
-        if exclude.search(device):
+        if not node.wanted(DEVICES, device):
             continue
         for metric, number in zip(COLUMNS, numbers, strict=False):
             yield metric.at(number, device)

@@ -41,7 +41,7 @@ def _collector(collector: Collector) -> Iterator[str]:
     state = "on" if collector.enabled else "off"
     yield from (f"## {collector.name}", "", f"{collector.summary} By default {state}.", "")
     for option in collector.options:
-        yield f"- `--collector.{collector.name}.{option.name}`: {option.help}"
+        yield f"- `{option.flag(collector.name)}`: {option.help}"
         yield f"  Default: `{option.default}`."
     if collector.options:
         yield ""

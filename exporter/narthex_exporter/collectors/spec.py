@@ -130,12 +130,20 @@ def gauges(name: str, help: str, labels: tuple[str, ...] = ()) -> Family:  # noq
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Option(Generic[T]):
-    """A setting of one collector: ``--collector.<collector>.<name>``."""
+    """A setting of one collector: ``--collector.<collector>.<name>``.
+
+    ``prefix`` is for the few flags of node_exporter that do not bear their collector's name.
+    """
 
     name: str
     default: str
     parse: Callable[[str], T]
     help: str
+    prefix: str = ""
+
+    def flag(self, collector: str) -> str:
+        """Give the flag that sets it."""
+        return f"--collector.{self.prefix or collector}.{self.name}"
 
 
 def pattern_option(name: str, default: str, help: str) -> Option[re.Pattern[str]]:  # noqa: A002

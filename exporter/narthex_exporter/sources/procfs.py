@@ -147,6 +147,50 @@ class Procfs:
             found[kind] = int(rest.rpartition("total=")[2]) / 1e6
         return found
 
+    def arp_devices(self) -> list[str]:
+        """Name the device of each entry of /proc/net/arp."""
+        lines = self.text("net/arp").splitlines()[1:]
+        return [line.rsplit(None, 1)[-1] for line in lines if line.strip()]
+
+    def conntrack(self) -> tuple[int, int]:
+        """Give how many connections are tracked, and how many may be."""
+        folder = "sys/net/netfilter"
+        entries, most = (self.text(f"{folder}/nf_conntrack_{n}") for n in ("count", "max"))
+        return int(entries), int(most)
+
+    def conntrack_stat(self) -> dict[str, int]:
+        """Give what /proc/net/stat/nf_conntrack counts, by column, of all CPUs together."""
+        names, *rows = (line.split() for line in self.text("net/stat/nf_conntrack").splitlines())
+        columns = zip(*([int(word, 16) for word in row] for row in rows), strict=False)
+        return dict(zip(names, map(sum, columns), strict=False))
+
+    def udp_queues(self, file: str) -> tuple[int, int]:
+        """Give the bytes that all sockets of net/udp or net/udp6 have yet to send, and to read."""
+        sent = received = 0
+        for line in self.bytes(f"net/{file}").splitlines()[1:]:
+            words = line.split(None, 5)
+            if len(words) > 4:  # noqa: PLR2004 - the queues are the fifth
+                to_send, _, to_read = words[4].partition(b":")
+                if to_send != b"00000000":
+                    sent += int(to_send, 16)
+                if to_read != b"00000000":
+                    received += int(to_read, 16)
+        return sent, received
+
+    def softirqs(self) -> tuple[list[str], list[tuple[str, list[int]]]]:
+        """Give the numbers of the CPUs, and how often each ran each kind of softirq."""
+        heads, *lines = self.text("softirqs").splitlines()
+        rows = []
+        for line in lines:
+            kind, _, rest = line.partition(":")
+            rows.append((kind.strip(), list(map(int, rest.split()))))
+        return [head.removeprefix("CPU") for head in heads.split()], rows
+
+    def xfrm_stat(self) -> dict[str, int]:
+        """Give /proc/net/xfrm_stat by name."""
+        pairs = (line.split() for line in self.text("net/xfrm_stat").splitlines())
+        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) > 1}
+
 
 def _cpu_times(cpu: str, rest: str) -> CpuTimes:
     times = [int(word) / _HZ for word in rest.split()]

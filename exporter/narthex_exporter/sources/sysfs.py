@@ -36,6 +36,28 @@ class Sysfs:
         except OSError:
             return []
 
+    def devices(self, folder: str) -> list[str] | None:
+        """Name the devices of a class, sorted; None where this kernel has no such class."""
+        try:
+            return sorted(os.listdir(f"{self.root}/{folder}"))  # noqa: PTH208 - hot path
+        except OSError:
+            return None
+
+    def files_in(self, folder: str) -> list[str]:
+        """Name the attributes in a folder, sorted: no folders, no links to them."""
+        try:
+            with os.scandir(f"{self.root}/{folder}") as entries:
+                return sorted(entry.name for entry in entries if not entry.is_dir())
+        except OSError:
+            return []
+
+    def target(self, path: str) -> str | None:
+        """Say where a link leads, as a path without links; None where it leads nowhere."""
+        try:
+            return os.path.realpath(f"{self.root}/{path}", strict=True)
+        except OSError:
+            return None
+
     def net_devices(self) -> list[str]:
         """Name the network devices."""
         found = []

@@ -85,4 +85,4 @@ def test_the_reference_names_each_collector_and_flag() -> None:
     for collector in COLLECTORS:
         assert f"\n## {collector.name}\n" in text
         for option in collector.options:
-            assert f"--collector.{collector.name}.{option.name}" in text
+            assert option.flag(collector.name) in text
