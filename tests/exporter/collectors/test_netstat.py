@@ -91,7 +91,7 @@ def test_caches_count_by_cpu(measure: Measure) -> None:
 @pytest.mark.parametrize("text", ["", "entries", "entries\n1 2 3 4\n"])
 def test_odd_caches_are_taken(measure: Measure, tree: Path, text: str) -> None:
     (tree / "proc/net/stat/arp_cache").write_text(text)
-    assert len(measure(lnstat.collect, tree)) in {0, 1}
+    assert len([key for key in measure(lnstat.collect, tree) if "arp_cache" in key]) in {0, 1}
 
 
 @pytest.mark.parametrize("each", [softnet.collect, lnstat.collect])

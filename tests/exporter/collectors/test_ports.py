@@ -89,7 +89,10 @@ def test_the_fixtures_listeners_are_told_by_family_and_protocol(
         info("tcp", "0.0.0.0", 22),  # noqa: S104 - a label
         info("tcp", "127.0.0.1", 5432),
         info("tcp", "::", 22),
+        info("udp", "0.0.0.0", 68),  # noqa: S104
         info("udp", "127.0.0.1", 323),
+        info("udp", "127.0.0.1", 803),
+        info("udp", "::", 5353),
         info("udp", "::1", 323),
     }
     assert found['narthex_listening_ports{protocol="tcp"}'] == 3
