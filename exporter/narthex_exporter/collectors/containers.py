@@ -243,6 +243,21 @@ _TRUST_SECONDS: Final = 120.0
 _MEMORY_LOOKS: Final = 60
 
 
+_BASE: Final[tuple[Metric, ...]] = (
+    CPU,
+    *(metric for metric, _ in USAGE),
+    *(metric for metric, _ in IO),
+    *(metric for metric, _ in NET),
+    START,
+    HEALTH_STATE,
+    LAST_SEEN,
+)
+_IO_AT: Final = 1 + len(USAGE)
+_NET_AT: Final = _IO_AT + len(IO)
+_START_AT: Final = _NET_AT + len(NET)
+_LAST_AT: Final = len(_BASE) - 1
+
+
 @dataclass(slots=True)
 class _Kept:
     """The lines of one container, by the metric's place in the table."""
@@ -286,21 +301,6 @@ class _Table:
 
     metrics: tuple[Metric, ...]
     labels: tuple[str, ...]
-
-
-_BASE: Final = (
-    CPU,
-    *(metric for metric, _ in USAGE),
-    *(metric for metric, _ in IO),
-    *(metric for metric, _ in NET),
-    START,
-    HEALTH_STATE,
-    LAST_SEEN,
-)
-_IO_AT: Final = 1 + len(USAGE)
-_NET_AT: Final = _IO_AT + len(IO)
-_START_AT: Final = _NET_AT + len(NET)
-_LAST_AT: Final = len(_BASE) - 1
 
 
 @lru_cache(maxsize=8)
