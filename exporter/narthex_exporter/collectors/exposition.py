@@ -15,6 +15,10 @@ _Lines = dict[_Values, str]
 _TOTAL: Final = "_total"
 # Series that a metric may have lost before what is kept of them is thrown away.
 _SLACK: Final = 32
+# Metrics to remember: files of users may bring new names again and again.
+_METRICS_AT_MOST: Final = 20_000
+# What is the same in both formats; OpenMetrics has no counter without _total, as others have some.
+_SAME: Final = frozenset({Kind.GAUGE, Kind.HISTOGRAM, Kind.SUMMARY})
 
 
 @dataclass(slots=True)
@@ -56,8 +60,7 @@ class Encoder:
                 continue
             key = cast("_Values", values)
             if metric is not group.metric and metric.labels != group.metric.labels:
-                # A file of a user's may bring a name of ours with other labels.
-                group.lines[*metric.labels, *key] = _series(metric, key) + _number(value)
+                _add_foreign(group, metric, key, value)
                 continue
             kept = group.kept.get(key)
             if kept is None:
@@ -78,6 +81,7 @@ class Encoder:
             parts.append(self._head(group.metric, openmetrics))
             parts += group.lines.values()
             parts += group.blocks
+        self._forget_metrics()
         if openmetrics:
             parts.append("# EOF\n")
         return "".join(parts).encode()
@@ -89,12 +93,27 @@ class Encoder:
             self._heads[metric, openmetrics] = head
         return head
 
+    def _forget_metrics(self) -> None:
+        if len(self._kept) > _METRICS_AT_MOST:
+            self._kept.clear()
+            self._heads.clear()
+
     def _forget(self, group: _Group) -> None:
         """Drop what is kept of series that are gone."""
         if len(group.kept) > 2 * len(group.lines) + _SLACK:
             self._kept[group.metric] = {
                 key: kept for key, kept in group.kept.items() if key in group.lines
             }
+
+
+def _add_foreign(group: _Group, metric: Metric, values: _Values, value: float) -> None:
+    """Add what a user's file has under a name of ours, perhaps with other labels."""
+    if sorted(metric.labels) != sorted(group.metric.labels):
+        group.lines[*metric.labels, *values] = _series(metric, values) + _number(value)
+        return
+    pairs = dict(zip(metric.labels, values, strict=True))
+    key = tuple([pairs[name] for name in group.metric.labels])
+    group.lines[key] = _series(group.metric, key) + _number(value)
 
 
 def _head(metric: Metric, *, openmetrics: bool) -> str:
@@ -104,8 +123,7 @@ def _head(metric: Metric, *, openmetrics: bool) -> str:
         text = text.replace('"', r"\"")
         if metric.kind is Kind.COUNTER and name.endswith(_TOTAL):
             name = name.removesuffix(_TOTAL)
-        elif metric.kind is not Kind.GAUGE:
-            # OpenMetrics has no counter without _total, as other exporters have some.
+        elif metric.kind not in _SAME:
             kind = "unknown"
     return f"# HELP {name} {_whole(text)}\n# TYPE {name} {kind}\n"
 
