@@ -21,11 +21,9 @@ from narthex_exporter.sources.procfs import Procfs
 from narthex_exporter.sources.sysfs import Sysfs
 
 # What they have and we have not, each with its reason.
-ABSENT = {
-    "node_disk_info": "udev's names come with the Metrics issue",
-}
+ABSENT: dict[str, str] = {}
 # Labels that newer node_exporters have and 1.5 has not.
-NEWER_LABELS = {"device_error", "adminstate"}
+NEWER_LABELS = {"device_error", "adminstate", "rotational"}
 # Collectors of theirs that we compare with: their names for what ours measure.
 THEIRS = (
     "cpu", "diskstats", "filefd", "filesystem", "loadavg", "meminfo", "netclass", "netdev",
@@ -98,7 +96,8 @@ def fetch(url: str) -> str:
 def both(theirs: str) -> tuple[dict[str, Family], dict[str, Family]]:
     fetch(theirs)
     scraper = Scraper(
-        node=Node(proc=Procfs(), sys=Sysfs(), filesystems=Filesystems()), collectors=COLLECTORS
+        node=Node(proc=Procfs(), sys=Sysfs(), filesystems=Filesystems()),
+        collectors=[each for each in COLLECTORS if each.name in THEIRS],
     )
 
     class Page:
