@@ -286,8 +286,8 @@ def _ata(answer: smart.Answer, device: str) -> Iterator[Sample]:
             labels = (row.text("name"), row.text("flags.string"), _flags(row, _STATISTIC_FLAGS))
             yield STATISTICS.at(row.number("value") or 0, device, table, *labels)
     for row in answer.rows("sata_phy_event_counters.table"):
-        labels = ("SATA PHY Event Counters", row.text("name"), "V---", "valid")
-        yield STATISTICS.at(row.number("value") or 0, device, *labels)
+        counted = ("SATA PHY Event Counters", row.text("name"), "V---", "valid")
+        yield STATISTICS.at(row.number("value") or 0, device, *counted)
 
 
 def _logs(answer: smart.Answer, device: str) -> Iterator[Sample]:

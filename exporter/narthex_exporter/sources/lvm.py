@@ -95,7 +95,7 @@ def parse_groups(output: bytes) -> list[Group]:
 
 def parse_volumes(output: bytes) -> list[Volume]:
     """Parse what lvs prints. Raises ValueError where it is no such report."""
-    found = {}
+    found: dict[tuple[str, str], Volume] = {}
     for row in _rows(output, "lv"):
         kind = row.get("segtype", "")
         thin = kind in {"thin-pool", "thin"}
