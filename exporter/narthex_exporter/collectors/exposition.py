@@ -17,6 +17,10 @@ _TOTAL: Final = "_total"
 _HALF: Final = re.compile("[\ud800-\udfff]")
 # Series that a metric may have lost before what is kept of them is thrown away.
 _SLACK: Final = 32
+# Metrics to remember: files of users may bring new names again and again.
+_METRICS_AT_MOST: Final = 20_000
+# What is the same in both formats; OpenMetrics has no counter without _total, as others have some.
+_SAME: Final = frozenset({Kind.GAUGE, Kind.HISTOGRAM, Kind.SUMMARY})
 
 
 class _Line:
@@ -109,13 +113,12 @@ class Encoder:
             if type(values) is str:
                 group.blocks.append(values)
                 continue
-            key = cast("_Values", values)
+            key, start = cast("_Values", values), ""
             if metric is not group.metric and metric.labels != group.metric.labels:
-                key = (*metric.labels, *key)
+                key, start = _foreign(group.metric, metric, key)
             line = group.lines.get(key)
             if line is None:
-                start = _series(metric, cast("_Values", values))
-                group.lines[key] = _Line(start, value, turn)
+                group.lines[key] = _Line(start or _series(metric, key), value, turn)
                 group.seen += 1
                 continue
             if line.value != value:
@@ -138,9 +141,20 @@ class Encoder:
                 group.forget()
             if group.blocks:
                 parts += group.blocks
+        if len(groups) > _METRICS_AT_MOST:
+            self._groups = dict(touched)
         if openmetrics:
             parts.append("# EOF\n")
         return "".join(parts).encode()
+
+
+def _foreign(ours: Metric, metric: Metric, values: _Values) -> tuple[_Values, str]:
+    """Give key and start of a series that a user's file has under a name of ours."""
+    if sorted(metric.labels) != sorted(ours.labels):
+        return (*metric.labels, *values), _series(metric, values)
+    pairs = dict(zip(metric.labels, values, strict=True))
+    key = tuple([pairs[name] for name in ours.labels])
+    return key, _series(ours, key)
 
 
 def _head(metric: Metric, *, openmetrics: bool) -> str:
@@ -150,8 +164,7 @@ def _head(metric: Metric, *, openmetrics: bool) -> str:
         text = text.replace('"', r"\"")
         if metric.kind is Kind.COUNTER and name.endswith(_TOTAL):
             name = name.removesuffix(_TOTAL)
-        elif metric.kind is not Kind.GAUGE:
-            # OpenMetrics has no counter without _total, as other exporters have some.
+        elif metric.kind not in _SAME:
             kind = "unknown"
     return f"# HELP {name} {_whole(text)}\n# TYPE {name} {kind}\n"
 

@@ -51,10 +51,11 @@ LAST_SUCCESS: Final = gauge(
     ("collector",),
 )
 METRICS: Final = (DURATION, SUCCESS, NO_DATA, TRUNCATED, LAST_SUCCESS)
-_TYPES: Final = {Kind.COUNTER: "counter", Kind.GAUGE: "gauge", Kind.UNTYPED: "unknown"}
+_TYPES: Final = {kind: "unknown" if kind is Kind.UNTYPED else str(kind) for kind in Kind}
 _KINDS: Final = {"counter": Kind.COUNTER, "gauge": Kind.GAUGE}
 # Whatever happens, one collector does not make a scrape that Prometheus' sample_limit refuses.
 _SERIES_AT_MOST: Final = 10_000
+_Series = tuple[str, frozenset[tuple[str, str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,30 +178,35 @@ def from_families(families: Iterable[MetricFamily]) -> Iterator[Sample]:
 
 def to_families(samples: Iterable[Sample | Block]) -> Iterator[MetricFamily]:
     """Group samples as prometheus_client wants them; of two with the same labels one counts."""
-    grouped: dict[Metric, dict[tuple[str, ...], float]] = {}
-    for metric, values, value in _unpacked(samples):
-        grouped.setdefault(metric, {})[values] = value
-    for metric in sorted(grouped, key=lambda each: each.name):
+    grouped: dict[str, tuple[Metric, dict[_Series, float]]] = {}
+    for metric, name, labels, value in _unpacked(samples):
+        series = (name, frozenset(labels.items()))
+        grouped.setdefault(metric.name, (metric, {}))[1][series] = value
+    for _, (metric, values) in sorted(grouped.items()):
         counts = metric.kind is Kind.COUNTER and metric.name.endswith("_total")
         family = MetricFamily(
             metric.name.removesuffix("_total") if counts else metric.name,
             metric.help,
-            _TYPES[metric.kind] if counts or metric.kind is Kind.GAUGE else "unknown",
+            _TYPES[metric.kind] if counts or metric.kind is not Kind.COUNTER else "unknown",
         )
-        names = metric.labels
-        for values, value in grouped[metric].items():
-            family.add_sample(metric.name, dict(zip(names, values, strict=True)), value)
+        for (name, pairs), value in values.items():
+            found = dict(pairs)
+            labels = {each: found.pop(each) for each in metric.labels if each in found}
+            family.add_sample(name, {**labels, **dict(sorted(found.items()))}, value)
         yield family
 
 
-def _unpacked(samples: Iterable[Sample | Block]) -> Iterator[Sample]:
+def _unpacked(
+    samples: Iterable[Sample | Block],
+) -> Iterator[tuple[Metric, str, dict[str, str], float]]:
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - rare
 
     for sample in samples:
+        metric = sample.metric
         if isinstance(sample, Sample):
-            yield sample
+            labels = dict(zip(metric.labels, sample.values, strict=True))
+            yield metric, metric.name, labels, sample.value
             continue
         for family in text_string_to_metric_families(sample.text):
             for each in family.samples:
-                values = tuple(each.labels[name] for name in sample.metric.labels)
-                yield Sample(sample.metric, values, each.value)
+                yield metric, each.name, each.labels, each.value

@@ -13,7 +13,7 @@ from narthex_exporter.sources.procfs import Procfs
 from narthex_exporter.sources.sysfs import Sysfs
 
 T = TypeVar("T")
-_NAME: Final = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
+_NAME: Final = re.compile(r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")
 _PART: Final = re.compile(r"\{(\w+)\}")
 
 
@@ -22,10 +22,12 @@ class NoData(Exception):  # noqa: N818 - it is no error
 
 
 class Kind(enum.StrEnum):
-    """What a metric is to Prometheus."""
+    """What a metric is to Prometheus. Histograms and summaries come as blocks only."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"
     UNTYPED = "untyped"
 
 
@@ -41,7 +43,8 @@ class Block(NamedTuple):
     """Lines of one metric that a collector has rendered itself, because it kept them.
 
     Each line is a whole sample of the text format with its line feed; ``series`` is how many. What
-    a block holds must be unique: blocks are not looked into.
+    a block holds must be unique: blocks are not looked into. Those of a histogram or a summary
+    are whole, with bounds as OpenMetrics writes them (``le="1.0"``).
     """
 
     metric: "Metric"

@@ -22,11 +22,10 @@ from narthex_exporter.sources.sysfs import Sysfs
 
 # What they have and we have not, each with its reason.
 ABSENT = {
-    "node_disk_info": "udev's names come with the Metrics issue",
     "node_tcp_connection_states": "moves as it is asked for; see test_tcpstat.py",
 }
 # Labels that newer node_exporters have and 1.5 has not.
-NEWER_LABELS = {"device_error", "adminstate"}
+NEWER_LABELS = {"device_error", "adminstate", "rotational"}
 # Collectors of theirs that we compare with: their names for what ours measure.
 THEIRS = (
     "cpu", "diskstats", "filefd", "filesystem", "loadavg", "meminfo", "netclass", "netdev",
