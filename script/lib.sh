@@ -47,7 +47,7 @@ apt_install() {
     # Nor shall they start with the machine: we run the programs ourselves.
     for package in "${missing[@]}"; do
         case $package in
-        prometheus | prometheus-alertmanager | prometheus-node-exporter) fresh+=("$package.service") ;;
+        prometheus | prometheus-alertmanager | prometheus-node-exporter | prometheus-process-exporter) fresh+=("$package.service") ;;
         esac
     done
     if [ ${#fresh[@]} -gt 0 ] && [ -d /run/systemd/system ]; then
