@@ -1,6 +1,5 @@
 """Processes are counted by group, and what was counted stays."""
 
-import os
 import re
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 
 from narthex_exporter.collectors import processgroups, processtop
 from narthex_exporter.collectors.scrape import look
-from narthex_exporter.collectors.spec import Node
+from narthex_exporter.collectors.spec import Block, Node
 from narthex_exporter.sources.processnames import Rules, Subject, load, parse, program_name
 from narthex_exporter.sources.processtable import ProcessTable, parse_stat
 from narthex_exporter.sources.processtop import ProcessTop
@@ -63,7 +62,7 @@ class Watch:
         self.truncated = found.truncated
         values: Values = {}
         for sample in found.samples:
-            if hasattr(sample, "text"):
+            if isinstance(sample, Block):
                 for line in sample.text.splitlines():
                     series, _, value = line.rpartition(" ")
                     values[series.replace("namedprocess_namegroup_", "")] = float(value)
@@ -330,7 +329,7 @@ def test_a_real_process_is_followed_to_its_end(make_node: Callable[..., Node]) -
             )
         },
     )
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     child = subprocess.Popen(["sleep", "98765"])
     try:
         time.sleep(0.1)
@@ -344,4 +343,4 @@ def test_a_real_process_is_followed_to_its_end(make_node: Callable[..., Node]) -
         child.kill()
         child.wait()
         node.sources.close()
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
