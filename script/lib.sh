@@ -47,7 +47,10 @@ apt_install() {
     # Nor shall they start with the machine: we run the programs ourselves.
     for package in "${missing[@]}"; do
         case $package in
-        prometheus | prometheus-alertmanager | prometheus-node-exporter | prometheus-process-exporter | docker.io) fresh+=("$package.service") ;;
+        prometheus | prometheus-alertmanager | prometheus-node-exporter | prometheus-process-exporter)
+            fresh+=("$package.service")
+            ;;
+        docker.io) fresh+=(docker.service docker.socket containerd.service) ;;
         esac
     done
     if [ ${#fresh[@]} -gt 0 ] && [ -d /run/systemd/system ]; then

@@ -108,8 +108,8 @@ class Grouper:
         before, known = self._of.get(process), process.numbers is not NOTHING
         name = self.rules.group(self._subject(process))
         group = self._inherited(process) if name is None else self._group(name, process)
-        if group is before:
-            return group is not None
+        if group is before and group is not None:
+            return True
         if before is not None:
             self._leave(process, before)
         if group is None:

@@ -2,7 +2,8 @@
 
 One descriptor a process stays open on ``/proc/PID/stat``: reading it costs a third of opening it.
 Where its bytes are those of last time, the process did nothing that counts, and no other file of
-it is opened; but every eighth look, spread evenly over the processes, all is read.
+it is opened; but every eighth look, spread evenly over the processes, all is read of those that
+ran at all.
 """
 
 import os
@@ -127,6 +128,7 @@ class Process:
         "name",
         "numbers",
         "ppid",
+        "ran",
         "raw",
         "slot",
         "start",
@@ -145,6 +147,8 @@ class Process:
         self.is_kernel_thread = stat.is_kernel_thread
         self.more = More()
         self.numbers = NOTHING
+        # Its schedstat: while that is the same, the process has not run for an instant.
+        self.ran = b""
         self.turn = 0
         self.slot = 0
         # Whether somebody wants more of it than its stat and io.
@@ -337,11 +341,20 @@ class ProcessTable:
                 continue
             if raw == process.raw:
                 process.turn = turn
-                if process.slot == slot and process.tracked:
+                if process.slot == slot and process.tracked and self._ran(process):
                     self._update(process, parse_stat(raw), full=True)
             elif not self._moved(process, raw, full=process.slot == slot):
                 fresh.append(name)
         return fresh
+
+    def _ran(self, process: Process) -> bool:
+        """Tell whether a process may have run since this was asked last."""
+        before = process.ran
+        process.ran = self._quietly(process, "schedstat")
+        # The file is of the first thread only; and others change what memory is shared with.
+        if process.numbers[THREADS] > 1 or self.smaps or not process.ran:
+            return True
+        return process.ran != before
 
     def _moved(self, process: Process, raw: bytes, *, full: bool) -> bool:
         """Read what else changed of a process that did something; False: it is another one."""
