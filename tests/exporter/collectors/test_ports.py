@@ -97,7 +97,7 @@ def test_the_fixtures_listeners_are_told_by_family_and_protocol(
     }
     assert found['narthex_listening_ports{protocol="tcp"}'] == 3
     assert found['narthex_listening_ports{protocol="udp"}'] == 5
-    assert found["narthex_listening_sockets_unattributed"] == 5
+    assert found["narthex_listening_sockets_unattributed"] == 8
     assert found["narthex_listening_unix_sockets"] == 2
 
 

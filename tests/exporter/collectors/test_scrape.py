@@ -122,6 +122,17 @@ def test_only_wanted_collectors_run(make_node: Callable[..., Node]) -> None:
     assert ("node_scrape_collector_success", "a") not in read(scraper, frozenset({"b"}))
 
 
+def without_success(page: Any) -> set[str]:
+    encode, _ = choose_encoder("")
+    return {
+        sample.labels["collector"]
+        for family in text_string_to_metric_families(encode(page).decode())
+        if family.name == "node_scrape_collector_success"
+        for sample in family.samples
+        if not sample.value
+    }
+
+
 @pytest.mark.parametrize(
     ("file", "data", "spoilt"),
     [
@@ -144,16 +155,9 @@ def test_only_wanted_collectors_run(make_node: Callable[..., Node]) -> None:
 def test_malformed_files_spoil_their_own_part(
     make_page: Callable[..., Any], tree: Path, file: str, data: bytes, spoilt: set[str]
 ) -> None:
+    absent = without_success(make_page(tree))
     (tree / file).write_bytes(data)
-    encode, _ = choose_encoder("")
-    families = list(text_string_to_metric_families(encode(make_page(tree)).decode()))
-    success = {
-        sample.labels["collector"]: sample.value
-        for family in families
-        if family.name == "node_scrape_collector_success"
-        for sample in family.samples
-    }
-    assert {name for name, value in success.items() if not value} == spoilt
+    assert without_success(make_page(tree)) - absent == spoilt
 
 
 def test_absent_files_are_told_as_failures(make_page: Callable[..., Any], tmp_path: Path) -> None:
