@@ -17,7 +17,8 @@ from narthex_exporter.collectors.reference import is_declared, markdown
 GOLDEN = Path(__file__).parents[2] / "golden"
 # What differs from run to run or from machine to machine.
 VOLATILE = re.compile(
-    r"^(node_scrape_collector_duration_seconds\{\S+|node_time_seconds|node_time_zone\S+) \S+$",
+    r"^(node_scrape_collector_duration_seconds\{\S+|container_last_seen\{\S+|node_time_seconds"
+    r"|node_time_zone\S+) \S+$",
     re.MULTILINE,
 )
 ACCEPTS = {
