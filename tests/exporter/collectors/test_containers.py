@@ -1,6 +1,6 @@
 """Containers of version 1, version 2 and hybrid control groups, named by no engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,22 @@ def machine(tmp_path: Path) -> Path:
     write(tmp_path / "proc", PROC)
     write(tmp_path / "sys/dev/block/8:0", {"uevent": "MAJOR=8\nMINOR=0\nDEVNAME=sda\n"})
     return tmp_path
+
+
+@pytest.fixture
+def make_node(make_node: Callable[..., Node]) -> Iterator[Callable[..., Node]]:
+    """Make nodes whose descriptors are closed in the end."""
+    made: list[Node] = []
+
+    def make(*arguments: Any, **settings: Any) -> Node:
+        made.append(make_node(*arguments, **settings))
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.sources.close()
+        node.proc.files.close()
+        node.sys.files.close()
 
 
 def series(name: str, group: str) -> str:

@@ -160,6 +160,7 @@ def test_absent_files_are_told_as_failures(make_page: Callable[..., Any], tmp_pa
     samples = [s for family in make_page(tmp_path).collect() for s in family.samples]
     assert {s.name for s in samples} <= {
         "narthex_collector_no_data",
+        "narthex_collector_truncated",
         "node_scrape_collector_duration_seconds",
         "node_scrape_collector_success",
         "node_time_seconds",

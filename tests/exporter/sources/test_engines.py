@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import threading
 import time
@@ -121,6 +122,22 @@ def test_it_is_listed_once_and_then_followed(fake: Fake, engine: Engine) -> None
     del fake.answers[f"/containers/{ID}/json"]
     fake.tell(event("destroy"))
     until(lambda: not engine.known.containers)
+
+
+def test_it_is_followed_beside_a_thousand_open_files(fake: Fake, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 1200:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1200), hard))
+    held = [os.dup(0) for _ in range(1030)]
+    engine = Engine("docker", str(tmp_path / "sock"))
+    try:
+        engine.start()
+        until(lambda: not engine.known.problem)
+    finally:
+        engine.close()
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_it_is_followed_again_where_it_hung_up(fake: Fake, engine: Engine) -> None:
