@@ -1,5 +1,6 @@
 """Report what containers use and how they are, under cAdvisor's names where it has some."""
 
+import contextlib
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -381,13 +382,23 @@ def _same(one: object, other: object) -> bool:
 
 
 def _machine(node: Node, lines: Lines) -> Iterator[Sample]:
+    # Where these cannot be read, collectors of their own say so.
     if lines.looks % _MEMORY_LOOKS == 0:
-        lines.memory = next(
-            (size for name, size, _ in node.proc.meminfo() if name == "MemTotal"), 0
-        )
+        with contextlib.suppress(OSError, ValueError):
+            lines.memory = next(
+                (size for name, size, _ in node.proc.meminfo() if name == "MemTotal"), 0
+            )
     lines.looks += 1
-    yield CORES.at(len(node.proc.stat.cpus))
-    yield MEMORY.at(lines.memory * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        yield CORES.at(len(node.proc.stat.cpus))
+    if lines.memory:
+        yield MEMORY.at(lines.memory * 1024)
+
+
+def _boot(node: Node) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return node.proc.stat.numbers.get("btime", 0)
+    return 0
 
 
 def _usage(
@@ -436,8 +447,8 @@ def _keep(
     if fact is None:
         name, image = group.id[:12], ""
         network = cgroups.own_network(group)
-        boot = node.proc.stat.numbers.get("btime", 0)
-        started = group.started(boot)
+        boot = _boot(node)
+        started = group.started(boot) if boot else 0.0
     else:
         name, image, network, started = fact.name, fact.image, fact.own_network, fact.started
     pairs = {"id": group.path, "name": name, "image": image}

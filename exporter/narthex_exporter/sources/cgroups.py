@@ -189,10 +189,8 @@ class Group:
 
     def find_pid(self) -> int:
         """Give the first of its processes; 0 where none is found."""
-        for pid in self._pids():
-            self.pid = int(pid)
-            return self.pid
-        return 0
+        self.pid = next((int(pid) for pid in self._pids() if pid.isdigit()), 0)
+        return self.pid
 
     def started(self, boot: float) -> float:
         """Give when its first process was started, in unixtime; 0 if that is not known."""

@@ -203,7 +203,11 @@ class Engine:
         return quote(json.dumps(wanted))
 
     def _keep_up(self, reply: http.client.HTTPResponse) -> None:
+        # Not select(2), which knows no descriptor beyond 1,023.
         stream = reply.fileno()
+        poll = select.poll()
+        poll.register(stream, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
         buffer = b""
         waiting: set[str] = set()
         images = False
@@ -212,7 +216,7 @@ class Engine:
         while not self._closed.is_set():
             until = settled if waiting or images else ping
             timeout = max(0.0, until - time.monotonic())
-            ready, _, _ = select.select([stream, self._wake_read], [], [], timeout)
+            ready = [fd for fd, _ in poll.poll(timeout * 1000)]
             now = time.monotonic()
             if stream in ready:
                 data = reply.read1(_CHUNK)
