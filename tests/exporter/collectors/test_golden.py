@@ -32,7 +32,7 @@ EXCUSED = (
     ),
     (r"node_entropy_\w+_bits use base unit", "node_exporter counts entropy in bits"),
     (
-        r"(namedprocess_scrape_\w+errors|container_memory_failcnt|smartctl_\w+) counter metrics",
+        r"(namedprocess_scrape_\w*errors|container_memory_failcnt|smartctl_\w+) counter metrics",
         "process-exporter, cAdvisor and smartctl_exporter have counters without _total",
     ),
 )
