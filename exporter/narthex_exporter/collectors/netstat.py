@@ -1,8 +1,8 @@
 """Report what the network protocols counted."""
 
 import re
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
 from typing import Final
 
 from narthex_exporter.collectors.spec import (
@@ -14,7 +14,8 @@ from narthex_exporter.collectors.spec import (
     collector,
     pattern_option,
 )
-from narthex_exporter.sources.netcounters import protocol_lines, snmp6_pairs
+from narthex_exporter.sources.fields import Fields
+from narthex_exporter.sources.netcounters import protocol_lines
 
 FIELD = Family("node_netstat_{protocol}_{field}", Kind.UNTYPED, "Statistic {protocol}{field}.")
 FIELDS = pattern_option(
@@ -42,10 +43,12 @@ def collect(node: Node) -> Iterator[Sample]:
         text = node.proc.text("net/snmp6")
     except FileNotFoundError:
         return  # IPv6 is off
-    for name, value in snmp6_pairs(text):
-        field = _field6(name, wanted)
-        if field is not None:
-            yield field.at(int(value))
+    for metric, number in node.source(_Snmp6).pick(text, _chooser6(wanted)):
+        yield metric.at(int(number))
+
+
+class _Snmp6(Fields[Metric]):
+    """Where the wanted fields are in /proc/net/snmp6."""
 
 
 @lru_cache(maxsize=64)
@@ -60,9 +63,12 @@ def _columns(names: str, wanted: re.Pattern[str]) -> tuple[tuple[int, Metric], .
     )
 
 
-@lru_cache(maxsize=1024)
-def _field6(name: str, wanted: re.Pattern[str]) -> Metric | None:
-    protocol, six, field = name.partition("6")
-    if six and wanted.search(f"{protocol}6_{field}"):
-        return FIELD.named(protocol=f"{protocol}6", field=field)
-    return None
+@cache
+def _chooser6(wanted: re.Pattern[str]) -> Callable[[str], Metric | None]:
+    def choose(name: str) -> Metric | None:
+        protocol, six, field = name.partition("6")
+        if six and wanted.search(f"{protocol}6_{field}"):
+            return FIELD.named(protocol=f"{protocol}6", field=field)
+        return None
+
+    return choose

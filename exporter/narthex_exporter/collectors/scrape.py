@@ -14,7 +14,6 @@ from narthex_exporter.collectors.spec import (
     Block,
     Collector,
     Kind,
-    Limit,
     Metric,
     NoData,
     Node,
@@ -131,7 +130,7 @@ class Scraper:
             yield SUCCESS.at(1 if outcome.error is None else 0, name)
             if isinstance(outcome.error, NoData):
                 yield NO_DATA.at(1, name)
-            if any(isinstance(option, Limit) for option in collector.options):
+            if collector.limited:
                 yield TRUNCATED.at(
                     int(outcome.value is not None and outcome.value.truncated), name
                 )

@@ -4,7 +4,7 @@ import enum
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from narthex_exporter.sources.filesystems import Filesystems
@@ -285,7 +285,7 @@ Collect = Callable[[Node], Iterator[Sample | Block]]
 _AnyCollect = Callable[[Node], Iterator[Sample]] | Collect
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Collector:
     """One subsystem's metrics, and the function that measures them.
 
@@ -302,6 +302,11 @@ class Collector:
     summary: str
     interval: Option[float] | None = None
     privileged: bool = False
+
+    @cached_property
+    def limited(self) -> bool:
+        """Tell whether it may leave things out."""
+        return any(isinstance(option, Limit) for option in self.options)
 
     def declares(self, name: str) -> bool:
         """Tell whether a metric's name is declared here."""

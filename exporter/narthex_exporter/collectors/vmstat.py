@@ -1,8 +1,8 @@
 """Report paging, swapping and out-of-memory kills."""
 
 import re
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import cache
 
 from narthex_exporter.collectors.spec import (
     Family,
@@ -13,6 +13,7 @@ from narthex_exporter.collectors.spec import (
     collector,
     pattern_option,
 )
+from narthex_exporter.sources.fields import Fields
 
 FIELD = Family("node_vmstat_{field}", Kind.UNTYPED, "/proc/vmstat information field {field}.")
 FIELDS = pattern_option(
@@ -23,14 +24,15 @@ FIELDS = pattern_option(
 @collector(name="vmstat", metrics=(FIELD,), options=(FIELDS,))
 def collect(node: Node) -> Iterator[Sample]:
     """Report paging, swapping and out-of-memory kills."""
-    wanted = node.setting(FIELDS)
-    for name, number in node.proc.vmstat().items():
-        metric = _metric(name, wanted)
-        if metric is not None:
-            yield metric.at(number)
+    choose = _chooser(node.setting(FIELDS))
+    for metric, number in node.source(_Vmstat).pick(node.proc.text("vmstat"), choose):
+        yield metric.at(int(number))
 
 
-@lru_cache(maxsize=1024)
-def _metric(name: str, wanted: re.Pattern[str]) -> Metric | None:
-    """Choose a field once; there are two hundred, and they change with the kernel only."""
-    return FIELD.named(field=name) if wanted.search(name) else None
+class _Vmstat(Fields[Metric]):
+    """Where the wanted fields are in /proc/vmstat."""
+
+
+@cache
+def _chooser(wanted: re.Pattern[str]) -> Callable[[str], Metric | None]:
+    return lambda name: FIELD.named(field=name) if wanted.search(name) else None

@@ -54,6 +54,9 @@ class LinkWatch:
             self._socket.close()
             self._socket = None
 
+    def __del__(self) -> None:
+        self.close()
+
     def _open(self) -> bool:
         try:
             self._socket = socket.socket(

@@ -35,14 +35,6 @@ def protocol_lines(text: str) -> Iterator[tuple[str, str]]:
             yield names, values
 
 
-def snmp6_pairs(text: str) -> Iterator[tuple[str, str]]:
-    """Give name and value of each line of /proc/net/snmp6."""
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) > 1:
-            yield words[0], words[1]
-
-
 def parse_softnet(text: str) -> list[Softnet]:
     """Parse /proc/net/softnet_stat: hexadecimal columns, a line a CPU. Raises ValueError."""
     found = []

@@ -59,17 +59,22 @@ class Procfs:
     root: Path = Path("/proc")
     files: Files = field(default_factory=Files)
 
+    _base: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_base", f"{self.root}/")
+
     def fresh(self) -> "Procfs":
         """Give the same files at a later moment."""
         return Procfs(self.root, self.files)
 
     def bytes(self, name: str) -> bytes:
         """Read a file below the root."""
-        return self.files.read(f"{self.root}/{name}")
+        return self.files.read(self._base + name)
 
     def text(self, name: str) -> str:
         """Read a file; what is not UTF-8 is shown as U+FFFD."""
-        return self.files.read(f"{self.root}/{name}").decode("utf-8", "replace")
+        return self.files.read(self._base + name).decode("utf-8", "replace")
 
     @cached_property
     def stat(self) -> Stat:
@@ -94,11 +99,12 @@ class Procfs:
     def meminfo(self) -> list[tuple[str, int, bool]]:
         """Give name, number and whether it is in kB, of each line."""
         found = []
-        for line in self.text("meminfo").splitlines():
+        for line in self.text("meminfo").split("\n"):
             name, _, rest = line.partition(":")
-            words = rest.split()
-            if words:
-                found.append((name, int(words[0]), words[1:] == ["kB"]))
+            if rest.endswith(" kB"):
+                found.append((name, int(rest[:-3]), True))
+            elif rest and not rest.isspace():
+                found.append((name, int(rest.split(None, 1)[0]), False))
         return found
 
     def vmstat(self) -> dict[str, int]:

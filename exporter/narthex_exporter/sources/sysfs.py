@@ -13,11 +13,15 @@ class Sysfs:
 
     root: Path = Path("/sys")
     files: Files = field(default_factory=Files)
+    _base: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_base", f"{self.root}/")
 
     def text(self, name: str) -> str | None:
         """Read an attribute, stripped; None where there is none, or it tells nothing now."""
         try:
-            return self.files.read(f"{self.root}/{name}").decode("utf-8", "replace").strip()
+            return self.files.read(self._base + name).decode("utf-8", "replace").strip()
         except OSError:
             return None
 
@@ -72,13 +76,15 @@ class Sysfs:
 
     def clock_sources(self) -> list[tuple[str, list[str], str]]:
         """Give number, available sources and current source of each clock."""
-        base = self.root / "devices/system/clocksource"
+        base = "devices/system/clocksource"
         found = []
-        for path in sorted(base.glob("clocksource*")):
-            folder = path.relative_to(self.root)
+        for name in self.names(base):
+            if not name.startswith("clocksource"):
+                continue
+            folder = f"{base}/{name}"
             available = self.text(f"{folder}/available_clocksource")
             current = self.text(f"{folder}/current_clocksource")
             if available is not None and current is not None:
-                number = path.name.removeprefix("clocksource")
+                number = name.removeprefix("clocksource")
                 found.append((number, available.split(), current))
         return found
