@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prometheus_client.core import Metric as MetricFamily
-
 from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors import COLLECTORS
 from narthex_exporter.collectors.background import Background
-from narthex_exporter.collectors.scrape import Scraper, from_families, look
+from narthex_exporter.collectors.scrape import Scraper, look
 from narthex_exporter.collectors.spec import Collector, Node, Option, Sample
 from narthex_exporter.errors import ConfigError, NarthexError
 from narthex_exporter.notify import notify, watchdog_seconds
@@ -50,8 +48,8 @@ class Part(Protocol):
     def stop(self) -> None:
         """Stop, and keep what was not done."""
 
-    def samples(self) -> Iterable[MetricFamily]:
-        """Give metric families."""
+    def samples(self) -> Iterable[Sample]:
+        """Give metrics."""
         ...
 
 
@@ -119,7 +117,7 @@ class Parts:
     def samples(self) -> Iterator[Sample]:
         """Give the metrics of what runs."""
         for part in list(self._running):
-            yield from from_families(part.samples())
+            yield from part.samples()
 
     def _start(self, parts: list[Part]) -> None:
         for part in parts:

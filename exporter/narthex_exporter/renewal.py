@@ -14,14 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, Metric
-
+from narthex_exporter.collectors.spec import Sample, counter
 from narthex_exporter.errors import NarthexError, UnavailableError
 from narthex_exporter.sources.certificates import load
 from narthex_exporter.sources.programs import run
 
 log = logging.getLogger(__name__)
 
+RENEWALS: Final = counter(
+    "narthex_certificate_renewals_total",
+    "Renewals of this node's certificate, by result.",
+    ("result",),
+)
 RETRY_SECONDS: Final = 600.0
 FIRST_RETRY_SECONDS: Final = 5.0
 # The program's own time limits add up to less.
@@ -70,16 +74,10 @@ class Renewer:
         if self._thread is not None:
             self._thread.join(timeout=_JOIN_SECONDS)
 
-    def samples(self) -> Iterator[Metric]:
+    def samples(self) -> Iterator[Sample]:
         """Tell how renewals went."""
-        family = CounterMetricFamily(
-            "narthex_certificate_renewals",
-            "Renewals of this node's certificate, by result.",
-            labels=["result"],
-        )
-        family.add_metric(["success"], self._renewed)
-        family.add_metric(["failure"], self._failed)
-        yield family
+        yield RENEWALS.at(self._renewed, "success")
+        yield RENEWALS.at(self._failed, "failure")
 
     def due_in_seconds(self) -> float:
         """Tell when the next renewal is due: at half of the life, give or take a tenth."""

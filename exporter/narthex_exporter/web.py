@@ -4,15 +4,13 @@ import gzip
 import html
 import json
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
-
-from prometheus_client.exposition import choose_encoder
 
 from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors.exposition import Encoder
@@ -31,9 +29,8 @@ Samples = Callable[[], Iterable[Sample]]
 
 _SCRAPERS: Final = frozenset({Role.SCRAPE, Role.OPERATOR})
 _ACTORS: Final = frozenset({Role.OPERATOR})
-_VERSION: Final = re.compile(r";\s*version\s*=\s*([^;\s]*)")
-_VERSIONS: Final = frozenset({"0.0.1", "0.0.4", "1.0.0"})
-_OPENMETRICS: Final = "application/openmetrics-text"
+# How names might be escaped that Prometheus 2 could not have.
+_ESCAPINGS: Final = frozenset({"allow-utf-8", "underscores", "dots", "values"})
 _TEXT: Final = "text/plain; charset=utf-8"
 # Measured on a scrape: level 5 costs twice as much for an eighth less; 9 is gzip's default.
 _GZIP_LEVEL: Final = 2
@@ -169,13 +166,13 @@ class Web:
         if not self._slots.acquire(blocking=False):
             return text(503, f"{self.max_requests} scrapes are under way, which is the limit")
         try:
-            _, content_type = choose_encoder(_known_formats(environ.get("HTTP_ACCEPT", "")))
+            openmetrics, content_type = negotiate(environ.get("HTTP_ACCEPT", ""))
             samples = self.scraper.samples(wanted)
             for more in self.extra:
                 samples += more()
             body = self._encoder.encode(
                 samples,
-                openmetrics=content_type.startswith(_OPENMETRICS),
+                openmetrics=openmetrics,
                 names=frozenset(query.get("name[]", [])),
             )
         finally:
@@ -205,13 +202,27 @@ class Web:
         )
 
 
-def _known_formats(accept: str) -> str:
-    """Leave out versions that do not exist: the library would claim, or stumble over, them."""
-    return ",".join(
-        part
-        for part in accept.split(",")
-        if (found := _VERSION.search(part)) is None or found[1] in _VERSIONS
-    )
+@lru_cache(maxsize=64)
+def negotiate(accept: str) -> tuple[bool, str]:
+    """Choose the format from an Accept header: whether it is OpenMetrics, and the content type.
+
+    The first that we speak counts, whatever its weight, as in prometheus_client; a test holds us
+    to it. All our names are such that no escaping changes them.
+    """
+    for part in accept.split(","):
+        kind, *rest = part.split(";")
+        given = dict(word.strip().split("=", 1) for word in reversed(rest) if "=" in word)
+        version = given.get("version")
+        escaping = given.get("escaping", "")
+        suffix = f"charset=utf-8; escaping={escaping if escaping in _ESCAPINGS else 'underscores'}"
+        match kind.strip(), version:
+            case "application/openmetrics-text", None:
+                return True, "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            case "application/openmetrics-text", "1.0.0":
+                return True, f"application/openmetrics-text; version=1.0.0; {suffix}"
+            case "text/plain", "1.0.0":
+                return False, f"text/plain; version=1.0.0; {suffix}"
+    return False, "text/plain; version=0.0.4; charset=utf-8"
 
 
 def _accepts_gzip(header: str) -> bool:

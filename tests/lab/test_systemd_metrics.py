@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.lab.conftest import Machine, booted
 
 from narthex_exporter.collectors import logind, systemd
-from narthex_exporter.collectors.scrape import look, to_families
+from narthex_exporter.collectors.registry import to_families
+from narthex_exporter.collectors.scrape import look
 from narthex_exporter.collectors.spec import Collector, Node
 from narthex_exporter.sources.dbus import BusError
 from narthex_exporter.sources.filesystems import Filesystems

@@ -22,8 +22,8 @@ ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 TESTS = sorted((ROOT / "prometheus" / "tests").glob("*.test.yml"))
 RUNBOOKS = ROOT / "docs" / "runbooks"
 ANNOTATIONS = {"summary", "summary_ru", "description", "description_ru", "runbook_url"}
-# Prometheus' own, and those of the log shipper, which speaks prometheus_client's language.
-OTHER_METRICS = {"up", "narthex_logship_dropped_entries_total"}
+# Prometheus' own.
+OTHER_METRICS = {"up"}
 
 
 def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import requests
 
 from narthex_exporter.logs.config import load_logs_config
+from narthex_exporter.logs.metrics import METRICS
 from narthex_exporter.logs.shipper import Shipper
 from narthex_exporter.transport.server import Limits, Listener, Server, listen_tcp
 from narthex_exporter.transport.tls import ContextSource
@@ -42,10 +43,14 @@ def shipping(folder: Path, url: str, **more: Any) -> Iterator[Shipper]:
 
 def metrics(shipper: Shipper) -> dict[str, float]:
     """Give the sum of each of the shipper's metrics, by its name without prefix."""
-    return {
-        family.name.removeprefix("narthex_logship_"): sum(s.value for s in family.samples)
-        for family in shipper.samples()
-    }
+    found = {_plain(metric.name): 0.0 for metric in METRICS}
+    for sample in shipper.samples():
+        found[_plain(sample.metric.name)] += sample.value
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("narthex_logship_").removesuffix("_total")
 
 
 def until(look: Callable[[], Any], seconds: float = 15.0) -> Any:

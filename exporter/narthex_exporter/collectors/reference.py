@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from narthex_exporter import selfmetrics
+from narthex_exporter import renewal, selfmetrics
 from narthex_exporter.collectors import COLLECTORS, scrape
 from narthex_exporter.collectors.spec import Collector, Family, Metric
+from narthex_exporter.logs import metrics as shipper
 
 _PREFACE: Final = """\
 # Metrics of a node
@@ -19,11 +20,12 @@ A name with `{…}` stands for as many metrics as the kernel has fields.
 Each collector is turned on or off with `--collector.<name>` or `--no-collector.<name>`,
 and asked for alone with `?collect[]=<name>`.
 """
+_EXPORTER: Final = (*selfmetrics.METRICS, renewal.RENEWALS)
 
 
 def is_declared(name: str) -> bool:
     """Tell whether the exporter declares a metric of this name."""
-    own = {metric.name for metric in (*scrape.METRICS, *selfmetrics.METRICS)}
+    own = {metric.name for metric in (*scrape.METRICS, *_EXPORTER, *shipper.METRICS)}
     return name in own or any(collector.declares(name) for collector in COLLECTORS)
 
 
@@ -33,7 +35,8 @@ def markdown() -> str:
     for collector in sorted(COLLECTORS, key=lambda each: each.name):
         lines += _collector(collector)
     lines += ["## About the scrape", "", *_table(scrape.METRICS)]
-    lines += ["## About the exporter", "", *_table(selfmetrics.METRICS)]
+    lines += ["## About the exporter", "", *_table(_EXPORTER)]
+    lines += ["## About the log shipper", "", *_table(shipper.METRICS)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -4,17 +4,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final
-
-from prometheus_client.core import Metric as MetricFamily
 
 from narthex_exporter.collectors.background import Background
 from narthex_exporter.collectors.spec import (
     Block,
     Collector,
-    Kind,
-    Metric,
     NoData,
     Node,
     Sample,
@@ -50,11 +45,8 @@ LAST_SUCCESS: Final = gauge(
     ("collector",),
 )
 METRICS: Final = (DURATION, SUCCESS, NO_DATA, TRUNCATED, LAST_SUCCESS)
-_TYPES: Final = {kind: "unknown" if kind is Kind.UNTYPED else str(kind) for kind in Kind}
-_KINDS: Final = {"counter": Kind.COUNTER, "gauge": Kind.GAUGE}
 # Whatever happens, one collector does not make a scrape that Prometheus' sample_limit refuses.
 _SERIES_AT_MOST: Final = 10_000
-_Series = tuple[str, frozenset[tuple[str, str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +102,6 @@ class Scraper:
         found += self._about(chosen, outcomes)
         return found
 
-    def collect(self) -> Iterator[MetricFamily]:
-        """Measure, as prometheus_client's registry asks for it."""
-        return to_families(self.samples())
-
     def _measure(self, collector: Collector, node: Node) -> Callable[[], Look]:
         return lambda: look(collector, node, now=self.now)
 
@@ -159,53 +147,3 @@ def look(collector: Collector, node: Node, *, now: Callable[[], float] = time.ti
         del samples[_SERIES_AT_MOST:]
         truncated = True
     return Look(samples=samples, truncated=truncated, at=now())
-
-
-@lru_cache(maxsize=256)
-def _metric(name: str, kind: Kind, text: str, labels: tuple[str, ...]) -> Metric:
-    return Metric(name, kind, text, labels)
-
-
-def from_families(families: Iterable[MetricFamily]) -> Iterator[Sample]:
-    """Take the counters and gauges of what speaks prometheus_client's language."""
-    for family in families:
-        kind = _KINDS.get(family.type, Kind.UNTYPED)
-        for each in family.samples:
-            metric = _metric(each.name, kind, family.documentation, tuple(each.labels))
-            yield Sample(metric, tuple(each.labels.values()), each.value)
-
-
-def to_families(samples: Iterable[Sample | Block]) -> Iterator[MetricFamily]:
-    """Group samples as prometheus_client wants them; of two with the same labels one counts."""
-    grouped: dict[str, tuple[Metric, dict[_Series, float]]] = {}
-    for metric, name, labels, value in _unpacked(samples):
-        series = (name, frozenset(labels.items()))
-        grouped.setdefault(metric.name, (metric, {}))[1][series] = value
-    for _, (metric, values) in sorted(grouped.items()):
-        counts = metric.kind is Kind.COUNTER and metric.name.endswith("_total")
-        family = MetricFamily(
-            metric.name.removesuffix("_total") if counts else metric.name,
-            metric.help,
-            _TYPES[metric.kind] if counts or metric.kind is not Kind.COUNTER else "unknown",
-        )
-        for (name, pairs), value in values.items():
-            found = dict(pairs)
-            labels = {each: found.pop(each) for each in metric.labels if each in found}
-            family.add_sample(name, {**labels, **dict(sorted(found.items()))}, value)
-        yield family
-
-
-def _unpacked(
-    samples: Iterable[Sample | Block],
-) -> Iterator[tuple[Metric, str, dict[str, str], float]]:
-    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - rare
-
-    for sample in samples:
-        metric = sample.metric
-        if isinstance(sample, Sample):
-            labels = dict(zip(metric.labels, sample.values, strict=True))
-            yield metric, metric.name, labels, sample.value
-            continue
-        for family in text_string_to_metric_families(sample.text):
-            for each in family.samples:
-                yield metric, each.name, each.labels, each.value

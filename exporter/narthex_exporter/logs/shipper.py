@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
+from narthex_exporter.collectors.spec import Sample
+from narthex_exporter.logs import metrics
 from narthex_exporter.logs.config import LogsConfig
 from narthex_exporter.logs.files import PREFIX, Batch, Files
 from narthex_exporter.logs.journal import KEY, Journal
@@ -87,39 +87,31 @@ class Shipper:
             thread.join(_JOIN_SECONDS)
         self._queue.close()
 
-    def samples(self) -> Iterator[Metric]:
+    def samples(self) -> Iterator[Sample]:
         """Give the shipper's metrics."""
         counters, queue = self.counters, self._queue
-        yield _by("read_lines", "Lines read, by source.", "source", counters.read_lines)
-        yield _counter("sent_entries", "Entries that the store has.", counters.sent_entries)
-        yield _counter("sent_bytes", "Bytes of pushes accepted.", counters.sent_bytes)
-        yield _by("dropped_entries", "Entries lost, by reason.", "reason", counters.dropped)
-        yield _by("push_failures", "Pushes refused, by status.", "code", counters.push_failures)
-        yield _by("repaired_entries", "Entries changed to be taken.", "reason", counters.repaired)
-        yield _by(
-            "dead_letter_entries", "Entries set aside for good.", "reason", counters.dead_letters
-        )
-        yield _by("redactions", "Secrets taken out, by rule.", "rule", counters.redactions)
-        yield _by(
-            "part_failures", "Restarts of a part after a mistake.", "part", counters.failures
-        )
-        yield _counter("truncations", "Files that were cut short.", counters.truncations)
-        yield _counter("rotations", "Files that were replaced.", counters.rotations)
-        yield _counter("clock_steps", "Entries from the future.", counters.clock_steps)
-        yield _counter("journal_restarts", "Times journalctl ended.", counters.restarts)
-        yield _gauge("queue_entries", "Entries that wait.", queue.entries)
-        yield _gauge("queue_bytes", "Bytes that wait.", queue.bytes)
-        yield _gauge("queue_degraded", "1 while the queue cannot be written.", queue.degraded)
-        yield _gauge(
-            "oldest_entry_timestamp_seconds",
-            "Time of the oldest entry that waits; 0 while none does.",
-            queue.oldest_ns / 1e9 if queue.entries else 0.0,
-        )
-        yield _gauge(
-            "last_push_timestamp_seconds",
-            "When the store last took a push.",
-            self._pusher.last_success_seconds,
-        )
+        for metric, counts in (
+            (metrics.READ_LINES, counters.read_lines),
+            (metrics.DROPPED, counters.dropped),
+            (metrics.PUSH_FAILURES, counters.push_failures),
+            (metrics.REPAIRED, counters.repaired),
+            (metrics.DEAD_LETTERS, counters.dead_letters),
+            (metrics.REDACTIONS, counters.redactions),
+            (metrics.PART_FAILURES, counters.failures),
+        ):
+            for key, count in sorted(counts.copy().items()):
+                yield metric.at(count, key)
+        yield metrics.SENT_ENTRIES.at(counters.sent_entries)
+        yield metrics.SENT_BYTES.at(counters.sent_bytes)
+        yield metrics.TRUNCATIONS.at(counters.truncations)
+        yield metrics.ROTATIONS.at(counters.rotations)
+        yield metrics.CLOCK_STEPS.at(counters.clock_steps)
+        yield metrics.JOURNAL_RESTARTS.at(counters.restarts)
+        yield metrics.QUEUE_ENTRIES.at(queue.entries)
+        yield metrics.QUEUE_BYTES.at(queue.bytes)
+        yield metrics.QUEUE_DEGRADED.at(int(queue.degraded))
+        yield metrics.OLDEST_ENTRY.at(queue.oldest_ns / 1e9 if queue.entries else 0.0)
+        yield metrics.LAST_PUSH.at(self._pusher.last_success_seconds)
 
     def _guard(self, name: str, work: Callable[[], None]) -> None:
         while not self._stopping.is_set():
@@ -200,18 +192,3 @@ class Shipper:
             except SpoolError:
                 self._stopping.wait(self.degraded_seconds)
         return {}
-
-
-def _counter(name: str, help_text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"narthex_logship_{name}", help_text, value=value)
-
-
-def _gauge(name: str, help_text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"narthex_logship_{name}", help_text, value=value)
-
-
-def _by(name: str, help_text: str, label: str, values: dict[str, int]) -> Metric:
-    family = CounterMetricFamily(f"narthex_logship_{name}", help_text, labels=(label,))
-    for key, value in sorted(values.copy().items()):
-        family.add_metric((key,), value)
-    return family

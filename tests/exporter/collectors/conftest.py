@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 from narthex_exporter.collectors import COLLECTORS
 from narthex_exporter.collectors.background import Background
 from narthex_exporter.collectors.exposition import Encoder
+from narthex_exporter.collectors.registry import Registered
 from narthex_exporter.collectors.scrape import Scraper, look
 from narthex_exporter.collectors.spec import Collector, Node
 from narthex_exporter.sources.filesystems import Filesystems, Space
@@ -80,7 +81,7 @@ class Page:
             scraper.background.run_due()
 
     def collect(self) -> Iterator[Metric]:
-        yield from self.scraper.collect()
+        yield from Registered(self.scraper).collect()
 
 
 @pytest.fixture

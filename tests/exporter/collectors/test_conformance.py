@@ -14,6 +14,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from narthex_exporter.collectors import COLLECTORS, diskstats, filesystem, netdev
+from narthex_exporter.collectors.registry import to_families
 from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Node
 from narthex_exporter.sources.filesystems import Filesystems
@@ -104,7 +105,7 @@ def both(theirs: str) -> tuple[dict[str, Family], dict[str, Family]]:
 
     class Page:
         def collect(self) -> Iterator[object]:
-            yield from scraper.collect()
+            yield from to_families(scraper.samples())
 
     their_text = fetch(theirs)
     return parse(their_text), parse(generate_latest(Page()).decode())  # type: ignore[arg-type]

@@ -14,8 +14,9 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from narthex_exporter.collectors.exposition import Encoder
-from narthex_exporter.collectors.scrape import from_families, to_families
+from narthex_exporter.collectors.registry import to_families
 from narthex_exporter.collectors.spec import Block, Kind, Metric, Sample
+from narthex_exporter.web import negotiate
 
 ACCEPTS = {False: "", True: "application/openmetrics-text;version=1.0.0"}
 # Anything but half characters, which prometheus_client cannot write: ours are tested below.
@@ -169,7 +170,21 @@ def test_only_asked_names_are_written() -> None:
     assert text == "# HELP z Last.\n# TYPE z gauge\nz 0\n"
 
 
-def test_what_speaks_the_librarys_language_is_taken_over() -> None:
-    counts = Metric("b_total", Kind.COUNTER, "Counts.")
-    samples = [GAUGE.at(1.5, "x"), counts.at(7)]
-    assert Encoder().encode(from_families(to_families(samples))) == Encoder().encode(samples)
+KINDS_ASKED = st.sampled_from(
+    ["application/openmetrics-text", "text/plain", "*/*", "application/json", ""]
+)
+WISHES = st.lists(
+    st.sampled_from(
+        ["version=1.0.0", "version=0.0.4", "q=0.5", "escaping=allow-utf-8", "escaping=x", "x"]
+    ),
+    max_size=3,
+)
+
+
+@given(st.lists(st.tuples(KINDS_ASKED, WISHES), max_size=4))
+def test_the_format_is_chosen_as_the_library_does(asked: list[tuple[str, list[str]]]) -> None:
+    accept = ", ".join(";".join([kind, *wishes]) for kind, wishes in asked)
+    _, content_type = choose_encoder(accept)
+    openmetrics, ours = negotiate(accept)
+    assert openmetrics == content_type.startswith("application/openmetrics-text")
+    assert ours == content_type

@@ -219,7 +219,10 @@ def test_a_socket_that_its_first_holder_left_is_found_with_the_next(watch: PortW
     after = f"{heir}\nimport time\ntime.sleep(20)"
     with child(before=before, after=after) as (process, port):
         (first,) = seen(watch, port)
-        heirs = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 10
+        while not (heirs := children.read_text().split()):
+            assert time.monotonic() < deadline
         process.kill()
         process.wait()
         (second,) = seen(watch, port)

@@ -12,7 +12,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
 from narthex_exporter.collectors.background import Background
-from narthex_exporter.collectors.scrape import Scraper, look, to_families
+from narthex_exporter.collectors.registry import to_families
+from narthex_exporter.collectors.scrape import Scraper, look
 from narthex_exporter.collectors.spec import (
     Collector,
     NoData,

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.core import Metric as MetricFamily
 
 from narthex_exporter.app import Part, Parts
+from narthex_exporter.collectors.spec import Sample, gauge
 from narthex_exporter.errors import ConfigError
 
 
@@ -24,8 +23,8 @@ class Fake:
     def stop(self) -> None:
         self.told.append(f"stop {self.name}")
 
-    def samples(self) -> Iterable[MetricFamily]:
-        return [GaugeMetricFamily(self.name, "Help.", value=1)]
+    def samples(self) -> Iterable[Sample]:
+        return [gauge(self.name, "Help.").at(1)]
 
 
 def test_parts_stop_in_reverse_and_restart_as_new() -> None:
