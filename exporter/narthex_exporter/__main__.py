@@ -1,5 +1,5 @@
 """Run the ``narthex`` command: ``python -Im narthex_exporter …``."""
 
-from narthex_exporter.cli import main
+from narthex_exporter.cli import program
 
-main(prog_name="narthex")
+program()

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from typing_extensions import override
-
 from narthex_exporter.contract.headers import (
     INSTANCE_HEADER,
     NONCE_HEADER,
     PROBLEM_TYPE,
     TICKET_HEADER,
 )
+from narthex_exporter.overriding import override
 
 log = logging.getLogger(__name__)
 

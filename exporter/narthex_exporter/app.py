@@ -7,16 +7,17 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from narthex_exporter.actorlink import ActorLink
-from narthex_exporter.collectors import COLLECTORS
+from narthex_exporter.collectors import MODULES, load
 from narthex_exporter.collectors.background import Background
 from narthex_exporter.collectors.scrape import Scraper, look
-from narthex_exporter.collectors.spec import Collector, Node, Option, Sample
+from narthex_exporter.collectors.spec import Collector, Node, Sample
+from narthex_exporter.config import Config
 from narthex_exporter.errors import ConfigError, NarthexError
 from narthex_exporter.notify import notify, watchdog_seconds
 from narthex_exporter.selfmetrics import Certificates, Reloads, Requests, SelfMetrics
@@ -51,35 +52,6 @@ class Part(Protocol):
     def samples(self) -> Iterable[Sample]:
         """Give metrics."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogShipping:
-    """Where logs go, and which file says what is read; without ``push_url`` they go nowhere."""
-
-    push_url: str = ""
-    file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """What flags and file say. ``collectors`` overrides what is on by default, by name."""
-
-    listen: tuple[tuple[str, int], ...] = (("127.0.0.1", 19100),)
-    web_config: Path | None = None
-    telemetry_path: str = "/metrics"
-    max_requests: int = 40
-    exporter_metrics: bool = True
-    state_dir: Path = Path("/var/lib/narthex")
-    actor_socket: Path = Path("/run/narthex/actor.sock")
-    logs: LogShipping = field(default_factory=LogShipping)
-    procfs: Path = Path("/proc")
-    sysfs: Path = Path("/sys")
-    rootfs: Path = Path("/")
-    udev: Path = Path("/run/udev/data")
-    collectors: Mapping[str, bool] = field(default_factory=dict)
-    disable_defaults: bool = False
-    settings: Mapping[Option[Any], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +152,7 @@ def build(config: Config) -> Exporter:
         certificates=Certificates(lambda: _certificates(config, web_file)),
         reloads=reloads,
         process=config.exporter_metrics,
+        version=config.version,
     )
     node, collectors = _node(config), choose_collectors(config)
     background = Background(
@@ -236,7 +209,7 @@ def choose_collectors(config: Config) -> list[Collector]:
     """Name the collectors that are on."""
     return [
         each
-        for each in COLLECTORS
+        for each in load(MODULES if config.modules is None else config.modules)
         if config.collectors.get(each.name, each.enabled and not config.disable_defaults)
     ]
 

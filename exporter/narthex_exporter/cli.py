@@ -6,11 +6,13 @@ import sys
 from typing import Any, Final
 
 import click
-from typing_extensions import override
 
 from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.overriding import override
 
 GROUP: Final = "narthex.commands"
+# What click's context holds where the process is the command's own.
+PROGRAM: Final = object()
 
 
 class Commands(click.Group):
@@ -40,9 +42,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except NarthexError as error:
-            click.echo(f"narthex: {error}", err=True)
-            if error.hint:
-                click.echo(f"  what to do: {error.hint}", err=True)
+            for line in error.told():
+                click.echo(line, err=True)
             sys.exit(1)
 
 
@@ -76,3 +77,8 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None: 
 )
 def main() -> None:
     """Watch servers and act on them."""
+
+
+def program() -> None:
+    """Run the command as a program of its own, which may become another: see serving."""
+    main(prog_name="narthex", obj=PROGRAM)

@@ -1,5 +1,6 @@
 """The ``narthex exporter`` command."""
 
+import importlib.metadata
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,13 +8,15 @@ from typing import Any, Final
 
 import click
 import yaml
-from typing_extensions import override
 
 from narthex_exporter import logfmt
-from narthex_exporter.collectors import COLLECTORS
+from narthex_exporter.cli import PROGRAM
+from narthex_exporter.collectors import COLLECTORS, MODULES
 from narthex_exporter.collectors.spec import Option, Switch, Words
+from narthex_exporter.config import Config, LogShipping
 from narthex_exporter.errors import ConfigError
-from narthex_exporter.memory import use_one_arena
+from narthex_exporter.overriding import override
+from narthex_exporter.serving import Start, relaunch, serve
 
 _PATH: Final = click.Path(path_type=Path)
 _DEFAULT_PORT: Final = 19100
@@ -170,11 +173,6 @@ def setting_name(collector: str, option: Option[Any]) -> str:
 @collector_flags
 def exporter(**given: Any) -> None:
     """Report this node's metrics, ship its logs, pass requests to the actor."""
-    # Loaded only by the program: `--help` needs none of it.
-    from narthex_exporter.app import Config, LogShipping, build, run  # noqa: PLC0415
-
-    use_one_arena()
-    logfmt.set_up(level=given["level"], form=given["form"], component="exporter")
     if not given["telemetry_path"].startswith("/") or given["telemetry_path"] == "/":
         raise ConfigError("--web.telemetry-path must be a path such as /metrics")
     logs = LogShipping(
@@ -195,9 +193,26 @@ def exporter(**given: Any) -> None:
         udev=given["udev"],
         collectors=_chosen(given),
         disable_defaults=given["disable_defaults"],
-        settings=_settings(given),
+        modules=_modules(given),
+        version=importlib.metadata.version("narthex"),
     )
-    run(build(config))
+    start = Start(
+        config=config,
+        settings=_settings(given),
+        log_level=given["level"],
+        log_format=given["form"],
+    )
+    (relaunch if click.get_current_context().obj is PROGRAM else serve)(start)
+
+
+def _modules(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the modules of the collectors that will be on: the others need not be loaded."""
+    chosen = _chosen(given)
+    return tuple(
+        module
+        for module, each in zip(MODULES, COLLECTORS, strict=True)
+        if chosen.get(each.name, each.enabled and not given["disable_defaults"])
+    )
 
 
 def _chosen(given: Mapping[str, Any]) -> dict[str, bool]:
@@ -205,9 +220,9 @@ def _chosen(given: Mapping[str, Any]) -> dict[str, bool]:
     return {name: on for name, on in chosen.items() if on is not None}
 
 
-def _settings(given: Mapping[str, Any]) -> dict[Option[Any], str]:
+def _settings(given: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     return {
-        option: _text(given[setting_name(collector.name, option)])
+        (collector.name, option.name): _text(given[setting_name(collector.name, option)])
         for collector in COLLECTORS
         for option in collector.options
         if given[setting_name(collector.name, option)] not in {None, ()}

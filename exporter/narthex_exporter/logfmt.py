@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import Final, Literal
 
-from typing_extensions import override
+from narthex_exporter.overriding import override
 
 Format = Literal["logfmt", "json"]
 LEVELS: Final = ("debug", "info", "warn", "error")

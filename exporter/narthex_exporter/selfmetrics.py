@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -126,15 +125,12 @@ class SelfMetrics:
     certificates: Certificates
     reloads: Reloads
     process: bool = True
-    _build: Sample = field(
-        default_factory=lambda: BUILD.at(1, version("narthex"), platform.python_version()),
-        init=False,
-    )
+    version: str = "unknown"
     _own: OwnProcess = field(default_factory=OwnProcess, init=False)
 
     def samples(self) -> Iterator[Sample]:
         """Give the exporter's own metrics."""
-        yield self._build
+        yield BUILD.at(1, self.version, platform.python_version())
         yield from self.requests.samples()
         yield from self.certificates.samples()
         yield from self.reloads.samples()

@@ -82,6 +82,7 @@ def test_only_named_modules_start_processes() -> None:
     assert starts == {
         "exporter/narthex_exporter/actor/runner.py",
         "exporter/narthex_exporter/logs/journal.py",
+        "exporter/narthex_exporter/serving.py",
         "exporter/narthex_exporter/sources/programs.py",
         "operator/narthex_operator/local/commands.py",
         "operator/narthex_operator/local/processes.py",

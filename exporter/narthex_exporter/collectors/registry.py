@@ -11,10 +11,10 @@ from typing import Final
 from prometheus_client.core import Metric as MetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
-from typing_extensions import override
 
 from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Block, Kind, Metric, Sample
+from narthex_exporter.overriding import override
 
 _TYPES: Final = {kind: "unknown" if kind is Kind.UNTYPED else str(kind) for kind in Kind}
 # A sample's name, and its labels.

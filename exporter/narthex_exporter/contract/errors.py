@@ -8,6 +8,11 @@ class NarthexError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    def told(self) -> list[str]:
+        """Give the lines that a person at a terminal is shown."""
+        hint = [f"  what to do: {self.hint}"] if self.hint else []
+        return [f"narthex: {self}", *hint]
+
 
 class RefusedError(NarthexError):
     """A plan or a policy refuses to act; nothing was changed."""

@@ -1,5 +1,6 @@
 """Read which logs to ship, from YAML or from what this machine has."""
 
+import json
 import os
 import re
 import shutil
@@ -7,9 +8,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Final
-
-import yaml
+from typing import Any, Final
 
 from narthex_exporter.errors import ConfigError
 from narthex_exporter.settings import Section, SettingError
@@ -89,14 +88,27 @@ def journal_runs(path: Path = JOURNAL_SOCKET) -> bool:
 
 def _read(path: Path) -> LogsConfig:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        data = _parsed(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the logs configuration {path}: {error}") from error
     try:
         return _logs_config(Section({} if data is None else data))
     except SettingError as error:
         known = ", ".join(sorted(each.name for each in fields(LogsConfig)))
         raise ConfigError(f"{path}: {error}", hint=f"known settings: {known}") from error
+
+
+def _parsed(text: str) -> Any:
+    """Read YAML, which JSON is too; the latter without loading what reads the former."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        import yaml  # noqa: PLC0415 - a MiB on each node
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def _logs_config(given: Section) -> LogsConfig:

@@ -14,9 +14,9 @@ from jeepney.auth import AuthenticationError
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
 from jeepney.wrappers import unwrap_msg
-from typing_extensions import override
 
 from narthex_exporter.errors import UnavailableError
+from narthex_exporter.overriding import override
 
 SYSTEM_BUS: Final = Path("/run/dbus/system_bus_socket")
 # What jeepney raises for bytes that are no message.

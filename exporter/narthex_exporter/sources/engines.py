@@ -20,8 +20,7 @@ from datetime import datetime
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from typing_extensions import override
-
+from narthex_exporter.overriding import override
 from narthex_exporter.sources.place import Paths
 
 log = logging.getLogger(__name__)

@@ -221,7 +221,8 @@ def _is_narthex(cmdline: str) -> bool:
         return True
     # `python …/bin/narthex up`, `python -Im narthex_exporter actor`
     return Path(program).name.startswith("python") and any(
-        Path(word).name == "narthex" or word == "narthex_exporter" for word in words[:3]
+        Path(word).name == "narthex" or word.split(".")[0] == "narthex_exporter"
+        for word in words[:3]
     )
 
 

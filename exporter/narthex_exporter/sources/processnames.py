@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 _TAG: Final = re.compile(r"\{\{(-?)\s*(.*?)\s*(-?)\}\}", re.DOTALL)
 _FIELD: Final = re.compile(r"\.([A-Za-z]+)$")
 _MATCH: Final = re.compile(r'(?:\.Matches\.(\w+)|index \.Matches "(\w+)")$')
@@ -130,6 +128,9 @@ def load(path: str) -> Rules:
     """Read a configuration file; no path is one group a program. Raises ValueError."""
     if not path:
         return EACH_PROGRAM
+    # Only where there is such a file: it takes a MiB on each node.
+    import yaml  # noqa: PLC0415
+
     try:
         data = yaml.safe_load(Path(path).read_bytes())
     except OSError as error:

@@ -350,10 +350,10 @@ class Stack:
         return "127.0.0.1"
 
     def _logs_config(self) -> Path:
-        file = self.options.home.path / "logs.yaml"
+        file = self.options.home.path / "logs.json"
         write_private(
             file,
-            yaml.safe_dump({"files": [str(self.options.home.log("*"))]}).encode(),
+            (json.dumps({"files": [str(self.options.home.log("*"))]}) + "\n").encode(),
         )
         return file
 

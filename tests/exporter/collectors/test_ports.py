@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from narthex_exporter.collectors import ports
@@ -219,14 +219,14 @@ def test_a_socket_that_its_first_holder_left_is_found_with_the_next(watch: PortW
     after = f"{heir}\nimport time\ntime.sleep(20)"
     with child(before=before, after=after) as (process, port):
         (first,) = seen(watch, port)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         deadline = time.monotonic() + 10
-        while not (heirs := children.read_text().split()):
+        while not (heirs := psutil.Process(process.pid).children()):
+            assert process.poll() is None
             assert time.monotonic() < deadline
         process.kill()
         process.wait()
         (second,) = seen(watch, port)
-        os.kill(int(heirs[0]), signal.SIGKILL)
+        heirs[0].kill()
     assert (first.process, second.process) == ("parent", "heir")
 
 

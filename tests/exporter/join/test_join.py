@@ -10,7 +10,8 @@ import pytest
 from cryptography import x509
 
 from narthex_exporter.actor.authority import load_authority
-from narthex_exporter.app import Config, build
+from narthex_exporter.app import build
+from narthex_exporter.config import Config
 from narthex_exporter.contract.enrolment import JoinToken
 from narthex_exporter.join import JoinError, State, renew, repair
 from narthex_exporter.renewal import Renewer

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from narthex_exporter.app import Config, Exporter, build
+from narthex_exporter.app import Exporter, build
+from narthex_exporter.config import Config
 from narthex_exporter.transport.identity import Role
 from narthex_exporter.transport.tls import TLSFiles, client_context
 

@@ -21,14 +21,15 @@ from narthex_exporter import app, commands, logfmt, notify
 from narthex_exporter.cli import main
 from narthex_exporter.collectors import COLLECTORS, systemd
 from narthex_exporter.collectors.filesystem import MOUNT_POINTS_EXCLUDE
+from narthex_exporter.config import Config
 from narthex_exporter.transport.identity import Role
 from narthex_exporter.transport.tls import client_context
 
 
 @pytest.fixture
-def configured(monkeypatch: pytest.MonkeyPatch) -> list[app.Config]:
+def configured(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """What the command would run with."""
-    found: list[app.Config] = []
+    found: list[Config] = []
     monkeypatch.setattr(app, "build", found.append)
     monkeypatch.setattr(app, "run", lambda _: None)
     monkeypatch.setattr(logfmt, "set_up", lambda **_: None)
@@ -59,7 +60,7 @@ def test_addresses_are_understood(text: str, address: tuple[str, int]) -> None:
         ("--no-collector.systemd.enable-task-metrics", "False"),
     ],
 )
-def test_a_switch_needs_no_value(configured: list[app.Config], flag: str, value: str) -> None:
+def test_a_switch_needs_no_value(configured: list[Config], flag: str, value: str) -> None:
     done = call(flag, "--web.listen-address=127.0.0.1:0")
     assert done.exit_code == 0, done.output
     assert configured[0].settings == {systemd.TASK_METRICS: value}
@@ -75,22 +76,23 @@ def test_wrong_addresses_are_refused(text: str) -> None:
         commands.Address().convert(text, None, None)
 
 
-def test_flags_become_a_configuration(configured: list[app.Config]) -> None:
+def test_flags_become_a_configuration(configured: list[Config]) -> None:
     done = call(
         "--web.listen-address", "127.0.0.1:1", "--web.listen-address", ":2",
         "--collector.disable-defaults", "--collector.loadavg", "--no-collector.cpu",
-        "--collector.filesystem.mount-points-exclude", "^/x",
+        "--collector.filesystem", "--collector.filesystem.mount-points-exclude", "^/x",
         "--logs.push-url", "https://x", "--no-logs",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     config = configured[0]
     assert config.listen == (("127.0.0.1", 1), ("0.0.0.0", 2))  # noqa: S104
-    assert [each.name for each in app.choose_collectors(config)] == ["loadavg"]
+    assert [each.name for each in app.choose_collectors(config)] == ["filesystem", "loadavg"]
+    assert config.modules == ("filesystem", "loadavg")
     assert config.settings == {MOUNT_POINTS_EXCLUDE: "^/x"}
     assert config.logs.push_url == ""
 
 
-def test_a_file_gives_defaults_and_flags_win(configured: list[app.Config], tmp_path: Path) -> None:
+def test_a_file_gives_defaults_and_flags_win(configured: list[Config], tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text(
         "web.listen-address: ['127.0.0.1:3']\ncollector.cpu: false\n"
@@ -116,7 +118,7 @@ def test_a_file_gives_defaults_and_flags_win(configured: list[app.Config], tmp_p
     ],
 )
 def test_a_wrong_file_is_told(
-    configured: list[app.Config], tmp_path: Path, text: str, told: str
+    configured: list[Config], tmp_path: Path, text: str, told: str
 ) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text(text)
