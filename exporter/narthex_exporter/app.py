@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors import MODULES, load
 from narthex_exporter.collectors.background import Background
-from narthex_exporter.collectors.scrape import Scraper, look
+from narthex_exporter.collectors.probes import Probes
+from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Collector, Node, Sample
 from narthex_exporter.config import Config
 from narthex_exporter.errors import ConfigError, NarthexError
@@ -154,12 +155,13 @@ def build(config: Config) -> Exporter:
         process=config.exporter_metrics,
         version=config.version,
     )
-    node, collectors = _node(config), choose_collectors(config)
+    node, collectors = make_node(config), choose_collectors(config)
+    probes = Probes(config.probes)
     background = Background(
-        node=node, collectors=[each for each in collectors if each.interval], look=look
+        node=node, collectors=[each for each in collectors if each.interval], look=probes.look
     )
     web = Web(
-        scraper=Scraper(node=node, collectors=collectors, background=background),
+        scraper=Scraper(node=node, collectors=collectors, background=background, look=probes.look),
         extra=(about.samples, parts.samples),
         requests=requests,
         actor=ActorLink(socket=config.actor_socket),
@@ -229,7 +231,8 @@ def read_node_file(state_dir: Path) -> NodeFile | None:
         ) from error
 
 
-def _node(config: Config) -> Node:
+def make_node(config: Config) -> Node:
+    """Give the node that is watched. Raises ConfigError."""
     settings = {}
     for option, value in config.settings.items():
         try:

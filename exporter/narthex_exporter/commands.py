@@ -14,9 +14,9 @@ from narthex_exporter.cli import PROGRAM
 from narthex_exporter.collectors import COLLECTORS, MODULES
 from narthex_exporter.collectors.spec import Option, Switch, Words
 from narthex_exporter.config import Config, LogShipping
-from narthex_exporter.errors import ConfigError
+from narthex_exporter.errors import ConfigError, UnavailableError
 from narthex_exporter.overriding import override
-from narthex_exporter.serving import Start, relaunch, serve
+from narthex_exporter.serving import Start, relaunch, serve, settings_of
 
 _PATH: Final = click.Path(path_type=Path)
 _DEFAULT_PORT: Final = 19100
@@ -94,6 +94,43 @@ def collector_flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def node_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the flags that say where the node is, what is looked at, and how that is logged."""
+    for option in reversed(_NODE_FLAGS):
+        command = option(command)
+    return command
+
+
+_NODE_FLAGS: Final = (
+    click.option("--path.procfs", "procfs", type=_PATH, default=Path("/proc"), show_default=True),
+    click.option("--path.sysfs", "sysfs", type=_PATH, default=Path("/sys"), show_default=True),
+    click.option("--path.rootfs", "rootfs", type=_PATH, default=Path("/"), show_default=True),
+    click.option(
+        "--path.udev.data",
+        "udev",
+        type=_PATH,
+        default=Path("/run/udev/data"),
+        show_default=True,
+    ),
+    click.option(
+        "--probe.dir",
+        "probes",
+        type=_PATH,
+        default=Path("/run/narthex-probe"),
+        show_default=True,
+        help="Where `narthex probe` leaves what only root may see.",
+    ),
+    click.option(
+        "--collector.disable-defaults",
+        "disable_defaults",
+        is_flag=True,
+        help="Turn off every collector that is not named.",
+    ),
+    click.option("--log.level", "level", type=click.Choice(logfmt.LEVELS), default="info"),
+    click.option("--log.format", "form", type=click.Choice(["logfmt", "json"]), default="logfmt"),
+)
+
+
 def setting_name(collector: str, option: Option[Any]) -> str:
     """Name an option's parameter."""
     return f"setting_{collector}_{re.sub('[-.]', '_', option.name)}"
@@ -152,24 +189,7 @@ def setting_name(collector: str, option: Option[Any]) -> str:
 @click.option("--logs.push-url", "push_url", default="", help="Where logs go; none: nowhere.")
 @click.option("--logs.config.file", "logs_config", type=_PATH, help="Which logs to read.")
 @click.option("--no-logs", "no_logs", is_flag=True, help="Ship no logs.")
-@click.option("--path.procfs", "procfs", type=_PATH, default=Path("/proc"), show_default=True)
-@click.option("--path.sysfs", "sysfs", type=_PATH, default=Path("/sys"), show_default=True)
-@click.option("--path.rootfs", "rootfs", type=_PATH, default=Path("/"), show_default=True)
-@click.option(
-    "--path.udev.data",
-    "udev",
-    type=_PATH,
-    default=Path("/run/udev/data"),
-    show_default=True,
-)
-@click.option(
-    "--collector.disable-defaults",
-    "disable_defaults",
-    is_flag=True,
-    help="Turn off every collector that is not named.",
-)
-@click.option("--log.level", "level", type=click.Choice(logfmt.LEVELS), default="info")
-@click.option("--log.format", "form", type=click.Choice(["logfmt", "json"]), default="logfmt")
+@node_flags
 @collector_flags
 def exporter(**given: Any) -> None:
     """Report this node's metrics, ship its logs, pass requests to the actor."""
@@ -187,14 +207,8 @@ def exporter(**given: Any) -> None:
         state_dir=given["state_dir"],
         actor_socket=given["actor_socket"],
         logs=logs,
-        procfs=given["procfs"],
-        sysfs=given["sysfs"],
-        rootfs=given["rootfs"],
-        udev=given["udev"],
-        collectors=_chosen(given),
-        disable_defaults=given["disable_defaults"],
-        modules=_modules(given),
         version=importlib.metadata.version("narthex"),
+        **_node_config(given),
     )
     start = Start(
         config=config,
@@ -203,6 +217,47 @@ def exporter(**given: Any) -> None:
         log_format=given["form"],
     )
     (relaunch if click.get_current_context().obj is PROGRAM else serve)(start)
+
+
+def _node_config(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give those parts of a Config that `node_flags` and `collector_flags` set."""
+    names = ("procfs", "sysfs", "rootfs", "udev", "probes", "disable_defaults")
+    return {
+        **{name: given[name] for name in names},
+        "collectors": _chosen(given),
+        "modules": _modules(given),
+    }
+
+
+@click.command()
+@click.option(
+    "--config.file",
+    type=_PATH,
+    expose_value=False,
+    is_eager=True,
+    callback=read_config_file,
+    help="YAML with settings named as these flags; flags win.",
+)
+@click.option("--all", "everything", is_flag=True, help="Look also where the last look is fresh.")
+@node_flags
+@collector_flags
+def probe(**given: Any) -> None:
+    """Look once, as root, at what the exporter may not see, and leave it for it to tell.
+
+    Started by narthex-probe.timer; the exporter needs it only where it is not root itself.
+    """
+    # Loaded only by the program, as serving does.
+    from narthex_exporter import probe as work  # noqa: PLC0415
+
+    logfmt.set_up(level=given["level"], form=given["form"], component="probe")
+    config = Config(**_node_config(given))
+    failed = work.probe(
+        config, settings_of(_settings(given), config), everything=given["everything"]
+    )
+    if failed:
+        raise UnavailableError(
+            f"these could not be looked at: {', '.join(failed)}", hint="the log says why"
+        )
 
 
 def _modules(given: Mapping[str, Any]) -> tuple[str, ...]:

@@ -40,4 +40,5 @@ class Config:
     disable_defaults: bool = False
     settings: "Mapping[Option[Any], str]" = field(default_factory=dict)
     modules: tuple[str, ...] | None = None
+    probes: Path = Path("/run/narthex-probe")
     version: str = "unknown"

@@ -35,14 +35,13 @@ from narthex_exporter.contract.enrolment import (
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.fingerprint import six_words
 from narthex_exporter.contract.wire import Problem
+from narthex_exporter.durable import sync_folder, write_durably
 from narthex_exporter.transport.keys import (
     key_pem,
     load_key,
     make_csr,
     new_key,
     public_key_info,
-    sync_folder,
-    write_durably,
 )
 from narthex_exporter.transport.tls import verifying_context
 

@@ -10,11 +10,14 @@ import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from narthex_exporter.config import Config
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.memory import use_one_arena
+
+if TYPE_CHECKING:
+    from narthex_exporter.collectors.spec import Option
 
 _VARIABLE: Final = "NARTHEX_START_FD"
 _MODULE: Final = "narthex_exporter.serving"
@@ -63,16 +66,22 @@ def serve(start: Start) -> None:
     """Build the exporter and run it. Raises NarthexError."""
     # Here, so that the command can hand over without loading it.
     from narthex_exporter import app, logfmt  # noqa: PLC0415
-    from narthex_exporter.collectors import MODULES, load  # noqa: PLC0415
 
     logfmt.set_up(level=start.log_level, form=start.log_format, component="exporter")  # type: ignore[arg-type]  # click let no other pass
-    settings = {
-        option: start.settings[collector.name, option.name]
-        for collector in load(MODULES if start.config.modules is None else start.config.modules)
-        for option in collector.options
-        if (collector.name, option.name) in start.settings
-    }
+    settings = settings_of(start.settings, start.config)
     app.run(app.build(replace(start.config, settings=settings)))
+
+
+def settings_of(texts: Mapping[tuple[str, str], str], config: Config) -> dict["Option[Any]", str]:
+    """Find the options of the collectors that are on, by collector and option."""
+    from narthex_exporter.collectors import MODULES, load  # noqa: PLC0415 - as in serve
+
+    return {
+        option: texts[collector.name, option.name]
+        for collector in load(MODULES if config.modules is None else config.modules)
+        for option in collector.options
+        if (collector.name, option.name) in texts
+    }
 
 
 if __name__ == "__main__":

@@ -12,11 +12,16 @@ from narthex_exporter.actor.app import build as build_actor
 from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Node as Sources
+from narthex_exporter.durable import write_durably
 from narthex_exporter.selfmetrics import Requests
 from narthex_exporter.sources.filesystems import Filesystems
 from narthex_exporter.sources.procfs import Procfs
 from narthex_exporter.sources.sysfs import Sysfs
-from narthex_exporter.transport.keys import key_pem, make_csr, new_key, write_durably
+from narthex_exporter.transport.keys import (
+    key_pem,
+    make_csr,
+    new_key,
+)
 from narthex_exporter.transport.server import (
     Limits,
     Listener,

@@ -70,7 +70,7 @@ class Scraper:
     collectors: Sequence[Collector]
     total_seconds: float = 5.0
     background: Background | None = None
-    now: Callable[[], float] = time.time
+    look: "Callable[[Collector, Node], Look]" = field(default_factory=lambda: look)
     _patience: Patience[str, Look] = field(
         default_factory=lambda: Patience("collector"), init=False
     )
@@ -103,7 +103,7 @@ class Scraper:
         return found
 
     def _measure(self, collector: Collector, node: Node) -> Callable[[], Look]:
-        return lambda: look(collector, node, now=self.now)
+        return lambda: self.look(collector, node)
 
     def _about(
         self, chosen: Iterable[Collector], outcomes: Mapping[str, Outcome[Look]]

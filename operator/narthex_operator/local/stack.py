@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from narthex_exporter.contract.errors import NarthexError
-from narthex_exporter.transport.keys import write_durably
+from narthex_exporter.durable import write_durably
 from narthex_exporter.transport.tls import TLSFiles
 from narthex_operator.config import OperatorConfig, load_operator_config
 from narthex_operator.errors import NotFoundError

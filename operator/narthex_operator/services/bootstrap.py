@@ -12,13 +12,13 @@ from cryptography import x509
 from sqlalchemy import select
 
 from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.durable import write_durably
 from narthex_exporter.transport.identity import TRUST_ROOT
 from narthex_exporter.transport.keys import (
     key_pem,
     load_key,
     make_csr,
     new_key,
-    write_durably,
 )
 from narthex_exporter.transport.tls import TLSFileError, check_private
 from narthex_operator.config import OperatorConfig, split_address

@@ -22,12 +22,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from narthex_exporter.contract.enrolment import ca_pin
 from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.durable import write_durably
 from narthex_exporter.transport.keys import (
     key_pem,
     load_key,
     new_key,
     public_key_info,
-    write_durably,
 )
 from narthex_exporter.transport.tls import check_private
 from narthex_operator.security.certificates import base64url, to_pem

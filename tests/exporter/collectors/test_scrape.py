@@ -220,7 +220,7 @@ def test_an_option_has_its_default_until_it_is_set(make_node: Callable[..., Node
 def test_a_slow_one_runs_on_its_own_schedule(make_node: Callable[..., Node], tree: Path) -> None:
     node, clock = make_node(tree), [100.0]
     background = Background(node=node, collectors=[slow], look=look, clock=lambda: clock[0])
-    scraper = Scraper(node=node, collectors=[slow], background=background, now=lambda: 5.0)
+    scraper = Scraper(node=node, collectors=[slow], background=background)
     load = tree / "proc/loadavg"
     load.write_text("1.5 0 0\n")
     assert not read(scraper)

@@ -12,7 +12,12 @@ from pydantic import BaseModel
 
 from narthex_exporter.contract import enrolment
 from narthex_exporter.contract.errors import NarthexError
-from narthex_exporter.transport.keys import key_pem, make_csr, new_key, write_durably
+from narthex_exporter.durable import write_durably
+from narthex_exporter.transport.keys import (
+    key_pem,
+    make_csr,
+    new_key,
+)
 from narthex_exporter.transport.server import Listener, Server, listen_tcp, listen_unix
 from narthex_exporter.transport.tls import ReloadingContext, TLSFiles
 from narthex_operator.db import open_database
