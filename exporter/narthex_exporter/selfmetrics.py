@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from narthex_exporter.collectors.certificates import NOT_AFTER, named
+from narthex_exporter.collectors.certificates import NOT_AFTER, NOT_BEFORE, named
 from narthex_exporter.collectors.spec import Metric, Sample, counter, gauge
 from narthex_exporter.sources.certificates import CertificateFiles
 from narthex_exporter.sources.ownprocess import OwnProcess
@@ -44,6 +44,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     BUILD,
     REQUESTS,
     NOT_AFTER,
+    NOT_BEFORE,
     RELOADED,
     RELOAD_TIME,
     CPU,
@@ -101,7 +102,9 @@ class Certificates:
         for path in self.paths():
             found = self._files.get(path)
             if found is not None:
-                yield NOT_AFTER.at(found.not_after.timestamp(), str(path), named(found))
+                labels = (str(path), named(found))
+                yield NOT_AFTER.at(found.not_after.timestamp(), *labels)
+                yield NOT_BEFORE.at(found.not_before.timestamp(), *labels)
 
 
 @dataclass(slots=True)

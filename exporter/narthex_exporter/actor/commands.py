@@ -1,5 +1,6 @@
 """The ``narthex actor`` command."""
 
+import json
 from pathlib import Path
 
 import click
@@ -82,9 +83,15 @@ def actor(
 
 
 @actor.command("check-policy")
+@click.option("--json", "as_json", is_flag=True, help="For programs: mode, danger by family.")
 @click.argument("file", type=click.Path(path_type=Path))
-def check_policy(file: Path) -> None:
+def check_policy(file: Path, *, as_json: bool) -> None:
     """Say in words what a policy file allows."""
+    if as_json:
+        told = load_policy(file).model_dump(mode="json")
+        names = ("mode", "danger", "root_equivalent")
+        click.echo(json.dumps({name: told[name] for name in names}))
+        return
     for line in load_policy(file).explain():
         click.echo(line)
 

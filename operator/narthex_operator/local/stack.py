@@ -335,7 +335,8 @@ class Stack:
         self._add(
             f"exporter@{name}",
             ["exporter", "--web.listen-address", f"{self._node_address()}:{port}",
-             "--state.dir", node.path, "--actor.socket", node.socket, *logs],
+             "--state.dir", node.path, "--actor.socket", node.socket,
+             "--collector.policy.file", node.policy, *logs],
             lambda: probe.amiss("/-/ready"),
         )  # fmt: skip
         self._add(

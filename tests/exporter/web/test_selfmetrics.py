@@ -16,11 +16,11 @@ def test_the_expiry_of_a_certificate_follows_its_file(authority: Any, tmp_path: 
     assert not watched.samples()
     now[0] += 10
     path.write_bytes(authority.leaf(file="short").cert.read_bytes())
-    (first,) = watched.samples()
+    first, _begins = watched.samples()
     assert first.values == (str(path), "CN=one")
     path.write_bytes(authority.leaf(ends=dt.timedelta(hours=5), file="long").cert.read_bytes())
     now[0] += 10
-    (second,) = watched.samples()
+    second, _begins = watched.samples()
     assert second.value - first.value > 3 * 3600
     path.write_bytes(b"no certificate")
     now[0] += 10
