@@ -129,7 +129,7 @@ CONFIG = Option(
     load,
     "process-exporter's configuration file, which names groups; none: a group a program.",
 )
-MAX = limit_option("max", 100, "Groups at most; processes beyond are in the group 'other'.")
+MAX = limit_option("max", 40, "Groups at most; processes beyond are in the group 'other'.")
 CHILDREN = Option(
     "children", "true", _switch, "Count a process that no rule names with its parent."
 )
