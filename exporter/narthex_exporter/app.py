@@ -5,7 +5,6 @@ import json
 import logging
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from narthex_exporter.config import Config
 from narthex_exporter.errors import ConfigError, NarthexError
 from narthex_exporter.notify import notify, watchdog_seconds
 from narthex_exporter.selfmetrics import Certificates, Reloads, Requests, SelfMetrics
+from narthex_exporter.signals import Signals
 from narthex_exporter.sources.files import Files
 from narthex_exporter.sources.filesystems import Filesystems
 from narthex_exporter.sources.place import Paths
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
-# How often the main thread looks up at least; what it waits for are signals.
-_TICK_SECONDS = 60.0
+# What does not end it: nothing in time for the watchdog, or the wish to reload.
+_GOES_ON = frozenset({None, signal.SIGHUP})
 
 
 class Part(Protocol):
@@ -178,33 +178,23 @@ def build(config: Config) -> Exporter:
 
 def run(exporter: Exporter) -> None:
     """Serve until SIGTERM or SIGINT; SIGHUP reloads."""
-    wake, stopping, hangup = threading.Event(), threading.Event(), threading.Event()
-
-    def on_signal(number: int, _frame: object) -> None:
-        (hangup if number == signal.SIGHUP else stopping).set()
-        wake.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, on_signal)
     watchdog = watchdog_seconds()
-    try:
-        exporter.start()
-        log.info("exporter.ready")
-        notify("READY=1")
-        while not stopping.is_set():
-            wake.wait(watchdog / 2 if watchdog else _TICK_SECONDS)
-            wake.clear()
-            if hangup.is_set():
-                hangup.clear()
-                notify("RELOADING=1")
-                exporter.reload()
-                notify("READY=1")
-            if watchdog and exporter.server.alive:
-                notify("WATCHDOG=1")
-    finally:
-        notify("STOPPING=1")
-        exporter.stop()
-        log.info("exporter.stopped")
+    with Signals() as signals:
+        try:
+            exporter.start()
+            log.info("exporter.ready")
+            notify("READY=1")
+            while (number := signals.wait(watchdog / 2 if watchdog else None)) in _GOES_ON:
+                if number == signal.SIGHUP:
+                    notify("RELOADING=1")
+                    exporter.reload()
+                    notify("READY=1")
+                if watchdog and exporter.server.alive:
+                    notify("WATCHDOG=1")
+        finally:
+            notify("STOPPING=1")
+            exporter.stop()
+            log.info("exporter.stopped")
 
 
 def choose_collectors(config: Config) -> list[Collector]:

@@ -3,12 +3,12 @@
 import contextlib
 import ipaddress
 import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from narthex_exporter.errors import ConfigError
+from narthex_exporter.signals import Signals
 from narthex_exporter.transport.server import Limits as ServerLimits
 from narthex_exporter.transport.server import Listener, Server, listen_tcp
 from narthex_logstore.engine import Engine
@@ -73,11 +73,8 @@ def running(config: Config) -> Iterator[LogStore]:
 
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT."""
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    with running(config):
-        stopping.wait()
+    with Signals((signal.SIGTERM, signal.SIGINT)) as signals, running(config):
+        signals.wait()
 
 
 def _check_address(config: Config) -> None:

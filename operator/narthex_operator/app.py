@@ -4,7 +4,6 @@ import importlib.metadata
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from narthex_exporter.actions import CATALOGUE as ACTIONS
 from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.notify import notify
 from narthex_exporter.queries import CATALOGUE as QUERIES
+from narthex_exporter.signals import Signals
 from narthex_exporter.transport.server import Limits, Listener, Server, WSGIApp, listen_tcp
 from narthex_exporter.transport.tls import ReloadingContext, TLSFiles
 from narthex_operator.api import Machinery
@@ -248,14 +248,10 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
 
 def serve(config: OperatorConfig) -> None:
     """Run the operator until SIGTERM or SIGINT. Raises NarthexError when it cannot start."""
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stopped.set())
-    with running(config):
+    with Signals((signal.SIGTERM, signal.SIGINT)) as signals, running(config):
         notify("READY=1")
         log.info("operator.ready", extra={"url": config.web.external_url})
-        while not stopped.wait(60.0):
-            pass
+        signals.wait()
         notify("STOPPING=1")
     log.info("operator.stopped")
 

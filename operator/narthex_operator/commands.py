@@ -3,7 +3,6 @@
 import getpass
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +14,7 @@ from typing_extensions import override
 
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.logfmt import LEVELS, Format, set_up
+from narthex_exporter.signals import Signals
 from narthex_exporter.transport.server import Limits, Listener, Server
 from narthex_operator.config import OperatorConfig, load_operator_config
 from narthex_operator.services.access import Actor, Role, local_actor
@@ -275,7 +275,5 @@ def _load(config_file: Path | None) -> OperatorConfig:
 
 
 def _wait_for_signal() -> None:
-    done = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: done.set())
-    done.wait()
+    with Signals((signal.SIGINT, signal.SIGTERM)) as signals:
+        signals.wait()

@@ -5,7 +5,6 @@ import fcntl
 import importlib.metadata
 import logging
 import os
-import queue
 import secrets
 import signal
 import socket
@@ -29,6 +28,7 @@ from narthex_exporter.actor.throttle import Throttle
 from narthex_exporter.actor.web import Gate, build_app
 from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.errors import ConfigError
+from narthex_exporter.signals import Signals
 from narthex_exporter.sources.host import Host
 from narthex_exporter.sources.processes import Processes
 from narthex_exporter.sources.systemd import Units
@@ -144,15 +144,7 @@ def alone(state_dir: Path) -> Iterator[None]:
 
 def serve(config: Config, *, environment: Mapping[str, str] = os.environ) -> None:
     """Run the actor until SIGTERM or SIGINT; SIGHUP reloads policy and keys."""
-    # Not an Event: its lock is not re-entrant, and a handler may run while it is held.
-    received: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def on_signal(number: int, _frame: object) -> None:
-        received.put(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, on_signal)
-    with build(config) as actor:
+    with Signals() as signals, build(config) as actor:
         passed = passed_socket(environment)
         sock = naming(passed or listen_unix(config.socket, mode=0o660))
         server = Server(
@@ -162,7 +154,7 @@ def serve(config: Config, *, environment: Mapping[str, str] = os.environ) -> Non
         )
         with server:
             log.info("actor.ready", extra={"socket": str(config.socket), "pid": os.getpid()})
-            while received.get() == signal.SIGHUP:
+            while signals.wait() == signal.SIGHUP:
                 actor.reload()
             # Before the server stops: it lets followers of a run see its end.
             actor.engine.stop()
