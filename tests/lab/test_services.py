@@ -187,6 +187,11 @@ def test_an_actor_killed_during_a_run_comes_back_and_tells_that_it_is_lost(lab: 
     run_id = start_slowly(lab, "lab-lost.service")
     pid = int(lab.machine.show("narthex-actor.service", "MainPID"))
     lab.machine.run("kill", f"-{int(signal.SIGKILL)}", str(pid))
+    # Until it is gone, its socket still takes connections, to no end.
+    deadline = time.monotonic() + 10
+    while int(lab.machine.show("narthex-actor.service", "MainPID")) == pid:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     run = lab.client.get(run_id).json()
     assert run["state"] == "lost"
     assert run["after"]["active_state"] == "activating"
