@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Any, Final
 
 from narthex_exporter.collectors.spec import Block, Kind, Metric, Sample
 
@@ -101,9 +101,9 @@ class Encoder:
         # The hot path, a few thousand turns a scrape: a call in it would cost as much as the rest.
         for metric, values, value in samples:
             name = metric.name
-            if name in groups:
+            try:
                 group = groups[name]
-            else:
+            except KeyError:
                 group = groups[name] = _Group(metric)
             if group.turn != turn:
                 group.turn, group.seen = turn, 0
@@ -113,7 +113,8 @@ class Encoder:
             if type(values) is str:
                 group.blocks.append(values)
                 continue
-            key, start = cast("_Values", values), ""
+            key: Any = values
+            start = ""
             if metric is not group.metric and metric.labels != group.metric.labels:
                 key, start = _foreign(group.metric, metric, key)
             line = group.lines.get(key)

@@ -47,6 +47,9 @@ LAST_SUCCESS: Final = gauge(
 METRICS: Final = (DURATION, SUCCESS, NO_DATA, TRUNCATED, LAST_SUCCESS)
 # Whatever happens, one collector does not make a scrape that Prometheus' sample_limit refuses.
 _SERIES_AT_MOST: Final = 10_000
+# Most of what a kernel can tell, a machine has not: it is asked again now and then, so that what
+# is plugged in or loaded appears.
+_ABSENT_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +74,14 @@ class Scraper:
     total_seconds: float = 5.0
     background: Background | None = None
     look: "Callable[[Collector, Node], Look]" = field(default_factory=lambda: look)
+    absent_seconds: float = _ABSENT_SECONDS
+    clock: Callable[[], float] = time.monotonic
     _patience: Patience[str, Look] = field(
         default_factory=lambda: Patience("collector"), init=False
     )
     _failing: dict[str, str] = field(default_factory=dict, init=False)
+    # What a collector without data said, and until when it is believed.
+    _absent: dict[str, tuple[float, Outcome[Look]]] = field(default_factory=dict, init=False)
 
     def names(self) -> tuple[str, ...]:
         """Name the collectors that are on."""
@@ -84,12 +91,22 @@ class Scraper:
         """Measure, with those collectors named in ``wanted`` or with all."""
         chosen = [each for each in self.collectors if wanted is None or each.name in wanted]
         limits = {each.name: each.limit_seconds for each in chosen if each.interval is None}
+        now, absent = self.clock(), {}
+        for name in self._absent.keys() & limits.keys():
+            until, outcome = self._absent[name]
+            if now < until:
+                absent[name] = outcome
+                del limits[name]
         node = self.node.fresh()
         outcomes = self._patience.run(
             {each.name: self._measure(each, node) for each in chosen if each.name in limits},
             limit=limits.__getitem__,
             total_seconds=self.total_seconds,
         )
+        for name, outcome in outcomes.items():
+            if isinstance(outcome.error, NoData):
+                self._absent[name] = (now + self.absent_seconds, outcome)
+        outcomes |= absent
         node.proc.files.sweep()
         if node.sys.files is not node.proc.files:
             node.sys.files.sweep()

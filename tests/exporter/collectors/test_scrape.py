@@ -93,6 +93,30 @@ def test_nothing_to_report_is_no_warning(
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+def test_what_is_absent_is_asked_again_now_and_then(make_node: Callable[..., Node]) -> None:
+    asked, clock, there = [], [100.0], [False]
+
+    def act() -> float:
+        asked.append(1)
+        if not there[0]:
+            raise NoData("not plugged in")
+        return 7.0
+
+    scraper = Scraper(
+        node=make_node(), collectors=[make("a", act)], clock=lambda: clock[0], absent_seconds=30
+    )
+    for _ in range(3):
+        found = read(scraper)
+        assert found["narthex_collector_no_data", "a"] == 1
+        assert found["node_scrape_collector_success", "a"] == 0
+    assert len(asked) == 1
+    there[0] = True
+    clock[0] += 30
+    for _ in range(2):
+        assert read(scraper)["test_value", "a"] == 7
+    assert len(asked) == 3
+
+
 def test_a_hang_costs_one_limit_once_and_heals(make_node: Callable[..., Node]) -> None:
     go_on = threading.Event()
 
