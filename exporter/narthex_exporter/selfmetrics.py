@@ -19,6 +19,12 @@ BUILD: Final = gauge(
     "Which exporter this is; the value is always 1.",
     ("version", "pythonversion"),
 )
+# The node mixin's dashboards find their nodes by it. It is node_exporter's, down to the labels.
+COMPATIBLE: Final = gauge(
+    "node_exporter_build_info",
+    "Stands in for node_exporter's own, so that dashboards find this node; the value is always 1.",
+    ("branch", "goarch", "goos", "goversion", "revision", "version"),
+)
 REQUESTS: Final = counter(
     "narthex_exporter_http_requests_total", "HTTP requests answered.", ("code", "handler")
 )
@@ -42,6 +48,7 @@ VIRTUAL_MAX: Final = gauge(
 STARTED: Final = gauge("process_start_time_seconds", "Start time of the process, in unixtime.")
 METRICS: Final[tuple[Metric, ...]] = (
     BUILD,
+    COMPATIBLE,
     REQUESTS,
     NOT_AFTER,
     NOT_BEFORE,
@@ -134,6 +141,7 @@ class SelfMetrics:
     def samples(self) -> Iterator[Sample]:
         """Give the exporter's own metrics."""
         yield BUILD.at(1, self.version, platform.python_version())
+        yield COMPATIBLE.at(1, "", platform.machine(), "linux", "", "", self.version)
         yield from self.requests.samples()
         yield from self.certificates.samples()
         yield from self.reloads.samples()

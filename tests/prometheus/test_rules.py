@@ -88,6 +88,16 @@ def test_no_runbook_is_left_over() -> None:
     assert {file.stem for file in RUNBOOKS.glob("*.md")} == set(ALERTS)
 
 
+def test_what_the_operator_asks_for_is_promised() -> None:
+    asked = {
+        name
+        for file in (ROOT / "operator/narthex_operator/services").rglob("*.py")
+        for name in re.findall(r"(?<![:\w.])(?:node|narthex)_[a-z]\w*(?=\{)", file.read_text())
+    }
+    assert {"node_filesystem_avail_bytes", "node_network_receive_bytes_total"} < asked
+    assert not {name for name in asked if not is_declared(name)}
+
+
 def test_rules_name_only_metrics_that_we_promise() -> None:
     named = {
         name

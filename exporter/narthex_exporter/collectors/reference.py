@@ -42,7 +42,12 @@ def markdown() -> str:
 
 def _collector(collector: Collector) -> Iterator[str]:
     state = "on" if collector.enabled else "off"
-    yield from (f"## {collector.name}", "", f"{collector.summary} By default {state}.", "")
+    how = [f"By default {state}."]
+    if collector.interval is not None:
+        how.append("Has a schedule of its own.")
+    if collector.privileged:
+        how.append("Needs root: where the exporter is not, `narthex probe` looks for it.")
+    yield from (f"## {collector.name}", "", f"{collector.summary} {' '.join(how)}", "")
     for option in collector.options:
         yield f"- `{option.flag(collector.name)}`: {option.help}"
         yield f"  Default: `{option.default}`."
