@@ -3,14 +3,13 @@
 import contextlib
 import os
 import re
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from narthex_exporter.sources.text import clean
+from narthex_exporter.sources.text import clean, small_file
 
 _MOST_BYTES: Final = 1 << 20
 _MOST_FILES: Final = 2000
@@ -164,15 +163,4 @@ def _runs(path: Path) -> bool:
 
 
 def _text(path: Path) -> str | None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        return os.read(fd, _MOST_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
+    return small_file(path, most_bytes=_MOST_BYTES)

@@ -1,9 +1,10 @@
 """Read the sessions that systemd-logind has written below /run/systemd, see sd-login(3)."""
 
 import os
-import stat
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from narthex_exporter.sources.text import small_file
 
 _MOST_BYTES: Final = 16384
 
@@ -42,22 +43,7 @@ def sessions(root: Path) -> list[Session]:
     for name in sorted(os.listdir(folder)):  # noqa: PTH208 - in each scrape
         # Beside each file lies the pipe that a session is held by: to open that would count.
         if not name.endswith(".ref"):
-            text = _text(f"{folder}/{name}")
+            text = small_file(f"{folder}/{name}", most_bytes=_MOST_BYTES, follow=False)
             if text is not None:
                 found.append(parse_session(text))
     return found
-
-
-def _text(path: str) -> str | None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        return os.read(fd, _MOST_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return None
-    finally:
-        os.close(fd)

@@ -1,12 +1,7 @@
 """Our metrics beside those of Debian's node_exporter, on this machine, now."""
 
-import contextlib
 import math
 import re
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +16,7 @@ from narthex_exporter.collectors.spec import Node
 from narthex_exporter.sources.filesystems import Filesystems
 from narthex_exporter.sources.procfs import Procfs
 from narthex_exporter.sources.sysfs import Sysfs
+from peers import fetch, node_exporter
 
 # What they have and we have not, each with its reason.
 ABSENT = {
@@ -59,43 +55,17 @@ def parse(text: str) -> dict[str, Family]:
 
 @pytest.fixture(scope="module")
 def theirs() -> Iterator[str]:
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
-    ours = [
+    with node_exporter(
+        # More of theirs than they have on by default.
+        "--collector.processes",
+        "--collector.tcpstat",
+        # Debian has other defaults than upstream, so both get ours.
         f"--collector.filesystem.mount-points-exclude={filesystem.MOUNT_POINTS_EXCLUDE.default}",
         f"--collector.filesystem.fs-types-exclude={filesystem.FS_TYPES_EXCLUDE.default}",
         f"--collector.diskstats.device-exclude={diskstats.DEVICE_EXCLUDE.default}",
         f"--collector.netdev.device-exclude={netdev.DEVICE_EXCLUDE.default}",
-    ]
-    # Debian has other defaults than upstream, so both get ours.
-    process = subprocess.Popen(
-        [
-            "/usr/bin/prometheus-node-exporter",
-            f"--web.listen-address=127.0.0.1:{port}",
-            # More of theirs than they have on by default.
-            "--collector.processes",
-            "--collector.tcpstat",
-            *ours,
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield f"http://127.0.0.1:{port}/metrics"
-    finally:
-        process.terminate()
-        process.wait(5)
-
-
-def fetch(url: str) -> str:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - our own
-                text: str = reply.read().decode()
-                return text
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    ) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

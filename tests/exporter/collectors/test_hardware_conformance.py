@@ -1,11 +1,6 @@
 """Our metrics of hardware beside those of Debian's node_exporter, on one invented machine."""
 
-import contextlib
 import math
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +13,7 @@ from narthex_exporter.collectors import COLLECTORS
 from narthex_exporter.collectors.exposition import Encoder
 from narthex_exporter.collectors.scrape import look
 from narthex_exporter.collectors.spec import Node
+from peers import fetch, node_exporter
 
 # Collectors of theirs that 1.5 has, under the names that ours have too.
 THEIRS = (
@@ -41,36 +37,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(machine: Path) -> str:
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            "/usr/bin/prometheus-node-exporter",
-            f"--web.listen-address=127.0.0.1:{port}",
-            f"--path.procfs={machine}/proc",
-            f"--path.sysfs={machine}/sys",
-            "--collector.disable-defaults",
-            *(f"--collector.{name}" for name in THEIRS),
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        return fetch(f"http://127.0.0.1:{port}/metrics")
-    finally:
-        process.terminate()
-        process.wait(5)
-
-
-def fetch(url: str) -> str:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - our own
-                text: str = reply.read().decode()
-                return text
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    with node_exporter(
+        f"--path.procfs={machine}/proc",
+        f"--path.sysfs={machine}/sys",
+        "--collector.disable-defaults",
+        *(f"--collector.{name}" for name in THEIRS),
+    ) as url:
+        return fetch(url)
 
 
 @pytest.fixture

@@ -1,12 +1,7 @@
 """Our storage metrics beside those of Debian's node_exporter, on the same fixtures."""
 
-import contextlib
 import shutil
-import socket
-import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +12,7 @@ from narthex_exporter.collectors import bcache, btrfs, mdadm, textfile, xfs, zfs
 from narthex_exporter.collectors.exposition import Encoder
 from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Node
+from peers import fetch, node_exporter
 
 COLLECTORS = (bcache, btrfs, mdadm, textfile, xfs, zfs)
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -51,39 +47,16 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def theirs(tree: Path) -> Iterator[str]:
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+def theirs(tree: Path) -> str:
     names = [each.collect.name for each in COLLECTORS]
-    process = subprocess.Popen(
-        [
-            "/usr/bin/prometheus-node-exporter",
-            f"--web.listen-address=127.0.0.1:{port}",
-            f"--path.procfs={tree}/proc",
-            f"--path.sysfs={tree}/sys",
-            f"--collector.textfile.directory={tree}/root/{FOLDER}",
-            "--collector.disable-defaults",
-            *(f"--collector.{name}" for name in names),
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield _fetch(f"http://127.0.0.1:{port}/metrics")
-    finally:
-        process.terminate()
-        process.wait(5)
-
-
-def _fetch(url: str) -> str:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - our own
-                text: str = reply.read().decode()
-                return text
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    with node_exporter(
+        f"--path.procfs={tree}/proc",
+        f"--path.sysfs={tree}/sys",
+        f"--collector.textfile.directory={tree}/root/{FOLDER}",
+        "--collector.disable-defaults",
+        *(f"--collector.{name}" for name in names),
+    ) as url:
+        return fetch(url)
 
 
 @pytest.mark.parametrize("prefix", ["bcache", "btrfs", "md", "textfile", "xfs", "zfs", "scripts"])
