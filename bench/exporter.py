@@ -137,17 +137,21 @@ def memory() -> Iterator[Row]:
     )
 
 
+WARM = 3000
+
+
 def leak(scrapes: int = 10_000) -> Iterator[Row]:
     """Memory and descriptors over ten thousand scrapes."""
     with product() as (pid, scrape):
-        for _ in range(500):
+        # Until every collector has had its first looks, and each heap its size.
+        for _ in range(WARM):
             scrape()
         before, descriptors = rss_mib(pid), len(list(Path(f"/proc/{pid}/fd").iterdir()))
         for _ in range(scrapes):
             scrape()
         after, then = rss_mib(pid), len(list(Path(f"/proc/{pid}/fd").iterdir()))
     yield (
-        f"Memory, descriptors after 500 and {scrapes + 500:,} scrapes",
+        f"Memory, descriptors after {WARM:,} and {scrapes + WARM:,} scrapes",
         f"{before:.1f} MiB, {descriptors} → {after:.1f} MiB, {then}",
         "",
         f"{after / before:.2f}",
