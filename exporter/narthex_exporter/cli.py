@@ -1,16 +1,25 @@
 """The ``narthex`` command: finds its subcommands in the installed entry points."""
 
-import importlib.metadata
+import importlib
 import platform
 import sys
 from typing import Any, Final
 
 import click
 
+from narthex_exporter import __version__
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.overriding import override
 
 GROUP: Final = "narthex.commands"
+# The commands of this package, which are there wherever this one is.
+_OWN: Final = {
+    "actor": ("narthex_exporter.actor.commands", "actor"),
+    "exporter": ("narthex_exporter.commands", "exporter"),
+    "join": ("narthex_exporter.join", "join"),
+    "probe": ("narthex_exporter.commands", "probe"),
+    "renew": ("narthex_exporter.join", "renew_command"),
+}
 # What click's context holds where the process is the command's own.
 PROGRAM: Final = object()
 
@@ -21,14 +30,23 @@ class Commands(click.Group):
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the subcommands that are installed."""
+        from importlib import metadata  # noqa: PLC0415 - as in get_command
+
         del ctx
-        return sorted(point.name for point in importlib.metadata.entry_points(group=GROUP))
+        return sorted(point.name for point in metadata.entry_points(group=GROUP))
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one subcommand."""
         del ctx
-        for point in importlib.metadata.entry_points(group=GROUP, name=cmd_name):
+        if cmd_name in _OWN:
+            module, name = _OWN[cmd_name]
+            own: click.Command = getattr(importlib.import_module(module), name)
+            return own
+        # To look through all that is installed takes as long as to start the exporter.
+        from importlib import metadata  # noqa: PLC0415
+
+        for point in metadata.entry_points(group=GROUP, name=cmd_name):
             try:
                 loaded: click.Command = point.load()
             except ModuleNotFoundError as error:
@@ -59,8 +77,7 @@ def _missing(name: str, module: str) -> click.Command:
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001
     if value and not ctx.resilient_parsing:
-        version = importlib.metadata.version("narthex")
-        click.echo(f"narthex, version {version}")
+        click.echo(f"narthex, version {__version__}")
         click.echo(f"  python version:   {platform.python_version()}")
         click.echo(f"  platform:         {platform.system().lower()}/{platform.machine()}")
         ctx.exit()

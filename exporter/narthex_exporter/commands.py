@@ -1,6 +1,5 @@
 """The ``narthex exporter`` command."""
 
-import importlib.metadata
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Final
 import click
 import yaml
 
-from narthex_exporter import logfmt
+from narthex_exporter import __version__, logfmt
 from narthex_exporter.cli import PROGRAM
 from narthex_exporter.collectors import COLLECTORS, MODULES
 from narthex_exporter.collectors.spec import Option, Switch, Words
@@ -207,7 +206,7 @@ def exporter(**given: Any) -> None:
         state_dir=given["state_dir"],
         actor_socket=given["actor_socket"],
         logs=logs,
-        version=importlib.metadata.version("narthex"),
+        version=__version__,
         **_node_config(given),
     )
     start = Start(

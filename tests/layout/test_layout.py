@@ -3,9 +3,12 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from narthex_exporter import cli
 
 ROOT = Path(__file__).parents[2]
 IMPORT_ROOTS = ("exporter", "operator", "panel", "loki")
@@ -101,3 +104,10 @@ def test_no_path_of_a_workplace_is_committed() -> None:
     assert not [
         p for p in texts if p.is_file() and any(m in p.read_text(errors="ignore") for m in marks)
     ]
+
+
+def test_own_commands_are_those_that_the_package_declares() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = project["entry-points"]["narthex.commands"]
+    own = {name: point for name, point in declared.items() if point.startswith("narthex_exporter")}
+    assert {name: ":".join(where) for name, where in cli._OWN.items()} == own
