@@ -10,6 +10,7 @@ from narthex_exporter.collectors.spec import (
     collector,
     counter,
     gauge,
+    limit_option,
     name_filter,
 )
 from narthex_exporter.sources.udev import Udev
@@ -91,20 +92,24 @@ DEVICES = name_filter(
     exclude=r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$",
 )
 DEVICE_EXCLUDE = DEVICES.exclude
+MAX = limit_option("max", 100, "How many devices to report at most.")
 
 
 @collector(
     name="diskstats",
     metrics=(*(metric for metric, _ in COLUMNS), INFO, FILESYSTEM, MAPPER, *ATA.values()),
-    options=DEVICES.options,
+    options=(*DEVICES.options, MAX),
 )
 def collect(node: Node) -> Iterator[Sample]:
     """Report what block devices did, and what udev knows of them."""
     include, exclude = node.setting(DEVICES.include), node.setting(DEVICES.exclude)
     udev = node.source(Udev)
-    for disk in node.proc.diskstats():
-        if not include.search(disk.device) or exclude.search(disk.device):
-            continue
+    found = [
+        disk
+        for disk in node.proc.diskstats()
+        if include.search(disk.device) and not exclude.search(disk.device)
+    ]
+    for disk in node.capped(MAX, found):
         # Old kernels have fewer columns than we know, newer ones may have more.
         for (metric, units), number in zip(COLUMNS, disk.numbers, strict=False):
             yield metric.at(number / units, disk.device)

@@ -9,6 +9,7 @@ from narthex_exporter.collectors.spec import (
     Sample,
     collector,
     gauge,
+    limit_option,
     pattern_option,
 )
 
@@ -34,6 +35,9 @@ INFO = gauge(
     ("device", "major", "minor", "mountpoint"),
 )
 
+MOUNT_POINTS_INCLUDE = pattern_option("mount-points-include", "", "Mount points to report.")
+FS_TYPES_INCLUDE = pattern_option("fs-types-include", "", "Filesystem types to report.")
+MAX = limit_option("max", 200, "How many filesystems to report at most.")
 MOUNT_POINTS_EXCLUDE = pattern_option(
     "mount-points-exclude",
     r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)",
@@ -68,13 +72,24 @@ MOUNT_TIMEOUT = Option(
 @collector(
     name="filesystem",
     metrics=(SIZE, FREE, AVAILABLE, FILES, FILES_FREE, READONLY, ERROR, INFO),
-    options=(MOUNT_POINTS_EXCLUDE, FS_TYPES_EXCLUDE, MOUNT_TIMEOUT),
+    options=(
+        MOUNT_POINTS_INCLUDE,
+        MOUNT_POINTS_EXCLUDE,
+        FS_TYPES_INCLUDE,
+        FS_TYPES_EXCLUDE,
+        MAX,
+        MOUNT_TIMEOUT,
+    ),
     limit_seconds=3.0,
 )
 def collect(node: Node) -> Iterator[Sample]:
     """Report how full filesystems are, and which do not answer."""
-    mounts = node.filesystems.chosen(
-        node.setting(MOUNT_POINTS_EXCLUDE), node.setting(FS_TYPES_EXCLUDE)
+    mounts = node.capped(
+        MAX,
+        node.filesystems.chosen(
+            points=(node.setting(MOUNT_POINTS_INCLUDE), node.setting(MOUNT_POINTS_EXCLUDE)),
+            kinds=(node.setting(FS_TYPES_INCLUDE), node.setting(FS_TYPES_EXCLUDE)),
+        ),
     )
     if not mounts:
         raise NoData("every mount is left out")

@@ -12,6 +12,7 @@ from narthex_exporter.collectors.spec import (
     collector,
     counter,
     gauge,
+    limit_option,
     pattern_option,
     switch_option,
 )
@@ -54,6 +55,7 @@ INFO = gauge(
     ("device", *_WORDS, "adminstate"),
 )
 IGNORED = pattern_option("ignored-devices", "^$", "Network devices to leave out.")
+MAX = limit_option("max", 100, "How many devices to report at most.")
 VALID_SPEED = switch_option(
     "ignore-invalid-speed", "Leave out the speed of devices that do not know it, and say -1."
 )
@@ -86,7 +88,7 @@ class _Devices:
 @collector(
     name="netclass",
     metrics=(*ATTRIBUTES.values(), UP, SPEED, INFO),
-    options=(IGNORED, VALID_SPEED),
+    options=(IGNORED, MAX, VALID_SPEED),
 )
 def collect(node: Node) -> Iterator[Sample]:
     """Report what network devices are: up, speed, MTU, addresses."""
@@ -94,7 +96,8 @@ def collect(node: Node) -> Iterator[Sample]:
     if kept.watch.changed():
         kept.samples = {device: [] for device in _named(node)}
         kept.silent = {}
-    for device in kept.samples:
+    # Each time, so that it is told each time that some are left out.
+    for device in node.capped(MAX, kept.samples):
         silent = tuple([node.sys.net_attribute(device, name) for name in _SILENT])
         if kept.silent.get(device) != silent:
             kept.silent[device] = silent

@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator
 
-from narthex_exporter.collectors.spec import Node, Sample, collector, counter, name_filter
+from narthex_exporter.collectors.spec import (
+    Node,
+    Sample,
+    collector,
+    counter,
+    limit_option,
+    name_filter,
+)
 from narthex_exporter.sources.procfs import NET_COLUMNS
 
 COLUMNS = tuple(
@@ -16,14 +23,19 @@ NO_HANDLER = counter(
 )
 DEVICES = name_filter("device", "Network devices")
 DEVICE_EXCLUDE = DEVICES.exclude
+MAX = limit_option("max", 100, "How many devices to report at most.")
 
 
-@collector(name="netdev", metrics=(*COLUMNS, NO_HANDLER), options=DEVICES.options)
+@collector(name="netdev", metrics=(*COLUMNS, NO_HANDLER), options=(*DEVICES.options, MAX))
 def collect(node: Node) -> Iterator[Sample]:
     """Report what went through network devices."""
-    for device, numbers in node.proc.net_dev():
-        if not node.wanted(DEVICES, device):
-            continue
+    include, exclude = node.setting(DEVICES.include), node.setting(DEVICES.exclude)
+    found = [
+        (device, numbers)
+        for device, numbers in node.proc.net_dev()
+        if include.search(device) and not exclude.search(device)
+    ]
+    for device, numbers in node.capped(MAX, found):
         for metric, number in zip(COLUMNS, numbers, strict=False):
             yield metric.at(number, device)
         # /proc/net/dev has no column for it.

@@ -144,8 +144,16 @@ class Filesystems:
         found: tuple[Mount, ...] = table.mounts or ()
         return found
 
-    def chosen(self, points: re.Pattern[str], kinds: re.Pattern[str]) -> tuple[Mount, ...]:
-        """Leave out mount points and types; of several in one place the last is what is seen."""
+    def chosen(
+        self,
+        *,
+        points: tuple[re.Pattern[str], re.Pattern[str]],
+        kinds: tuple[re.Pattern[str], re.Pattern[str]],
+    ) -> tuple[Mount, ...]:
+        """Choose by mount point and type: what the first of a pair finds and the second does not.
+
+        Of several mounts in one place the last is what is seen.
+        """
         mounts = self.mounts()
         known = self._chosen
         if known is not None and known[0] is mounts and known[1] == (points, kinds):
@@ -153,7 +161,10 @@ class Filesystems:
         found = {
             mount.point: mount
             for mount in mounts
-            if not kinds.search(mount.kind) and not points.search(mount.point)
+            if kinds[0].search(mount.kind)
+            and not kinds[1].search(mount.kind)
+            and points[0].search(mount.point)
+            and not points[1].search(mount.point)
         }
         chosen = tuple(found.values())
         self._chosen = (mounts, (points, kinds), chosen)

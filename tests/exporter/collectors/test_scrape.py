@@ -1,6 +1,7 @@
 """A collector that fails, hangs or has nothing to say costs its own metrics only."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
+from narthex_exporter.collectors import diskstats, filesystem, netclass, netdev
 from narthex_exporter.collectors.background import Background
 from narthex_exporter.collectors.registry import to_families
 from narthex_exporter.collectors.scrape import Scraper, look
@@ -290,3 +292,35 @@ def test_a_limit_cuts_and_tells(make_node: Callable[..., Node], tree: Path) -> N
     found = read(scraper)
     assert {who for name, who in found if name == "test_value"} == {"a", "b"}
     assert found["narthex_collector_truncated", "many"] == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "series"),
+    [
+        (netdev, "node_network_receive_bytes_total"),
+        (netclass, "node_network_mtu_bytes"),
+        (diskstats, "node_disk_reads_completed_total"),
+        (filesystem, "node_filesystem_files"),
+    ],
+)
+def test_devices_and_mounts_have_a_limit(
+    make_node: Callable[..., Node], module: Any, series: str
+) -> None:
+    for most, truncated in ((1, 1), (1000, 0)):
+        node = make_node(settings={module.MAX: most})
+        for _ in range(2):
+            found = look(module.collect, node.fresh())
+            told = [s for s in found.samples if s.metric.name == series]
+            assert found.truncated is bool(truncated)
+            assert (len(told) == 1) is bool(truncated)
+
+
+def test_filesystems_are_chosen_by_include_and_exclude(measure: Callable[..., Any]) -> None:
+    everything = measure(filesystem.collect)
+    settings = {filesystem.FS_TYPES_INCLUDE: re.compile("^ext4$")}
+    some = measure(filesystem.collect, settings=settings)
+    assert set(some) < set(everything)
+    assert all('fstype="ext4"' in key for key in some if "fstype" in key)
+    settings = {filesystem.MOUNT_POINTS_INCLUDE: re.compile("^/$")}
+    root = measure(filesystem.collect, settings=settings)
+    assert all('mountpoint="/"' in key for key in root)
