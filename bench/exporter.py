@@ -12,8 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import containers
 from harness import (
     HEADERS,
     Program,
@@ -96,6 +98,29 @@ def processes(scrapes: int = 5, rounds: int = 5) -> Iterator[Row]:
                 f"{ratios(mine, theirs):.3f}",
                 "≤ 0.05" if count == 500 else "",
             )
+
+
+def container_groups() -> Iterator[Row]:
+    """CPU of a scrape of containers, against their number; here is no peer to be had."""
+    for count in (0, 50, 200):
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name)
+            containers.fill(root, count, 1)
+            idle, series = containers.measure(containers.node(root), lambda _: None)
+            working, _ = containers.measure(
+                containers.node(root), partial(_work, root, count), times=15
+            )
+        yield (
+            f"CPU a look, {count} containers, {series:,} series: all idle, all working",
+            f"{idle * 1000:.2f} ms, {working * 1000:.2f} ms",
+            "",
+            "",
+            "",
+        )
+
+
+def _work(root: Path, count: int, turn: int) -> None:
+    containers.fill(root, count, turn + 2)
 
 
 def start(rounds: int = 7) -> Iterator[Row]:
@@ -212,6 +237,7 @@ class product:  # noqa: N801 - used as a context manager
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "host": host,
     "processes": processes,
+    "containers": container_groups,
     "start": start,
     "memory": memory,
     "leak": leak,
