@@ -51,6 +51,7 @@ apt_install() {
             fresh+=("$package.service")
             ;;
         docker.io) fresh+=(docker.service docker.socket containerd.service) ;;
+        smartmontools) fresh+=(smartmontools.service) ;;
         esac
     done
     if [ ${#fresh[@]} -gt 0 ] && [ -d /run/systemd/system ]; then
