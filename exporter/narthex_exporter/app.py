@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors import MODULES, load
 from narthex_exporter.collectors.background import Background
 from narthex_exporter.collectors.probes import Probes
 from narthex_exporter.collectors.scrape import Scraper
-from narthex_exporter.collectors.spec import Collector, Node, Sample
+from narthex_exporter.collectors.spec import Collector, Node, Option, Sample
 from narthex_exporter.config import Config
 from narthex_exporter.errors import ConfigError, NarthexError
 from narthex_exporter.notify import notify, watchdog_seconds
@@ -228,7 +228,7 @@ def make_node(config: Config) -> Node:
         try:
             settings[option] = option.parse(value)
         except (ValueError, re.error) as error:
-            raise ConfigError(f"--collector.….{option.name}: {value!r}: {error}") from error
+            raise ConfigError(f"{_flag(option, config)}: {value!r}: {error}") from error
     files = Files()
     return Node(
         proc=Procfs(config.procfs, files),
@@ -237,6 +237,12 @@ def make_node(config: Config) -> Node:
         paths=Paths(proc=config.procfs, sys=config.sysfs, root=config.rootfs, udev=config.udev),
         settings=settings,
     )
+
+
+def _flag(option: Option[Any], config: Config) -> str:
+    """Name the flag that sets an option."""
+    owners = [each.name for each in choose_collectors(config) if option in each.options]
+    return option.flag(owners[0] if owners else "…")
 
 
 def _pki(state_dir: Path) -> TLSFiles:
