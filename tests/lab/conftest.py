@@ -15,7 +15,7 @@ import pytest
 from tests.exporter.actor.conftest import Client, Enrolled
 from typing_extensions import override
 
-from narthex_exporter.actor.app import Config
+from narthex_exporter.actor.node import Config
 
 REPOSITORY = Path(__file__).parents[2]
 UNITS = REPOSITORY / "exporter" / "systemd"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from narthex_exporter.actor.app import Config
 from narthex_exporter.actor.app import build as build_actor
+from narthex_exporter.actor.node import Config
 from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Node as Sources

@@ -1,7 +1,7 @@
 """Act on single processes, each named by pid and start time."""
 
 import enum
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -9,10 +9,11 @@ from typing_extensions import override
 
 from narthex_exporter.contract.errors import RefusedError
 from narthex_exporter.contract.facts import Facts, ProcessFact
-from narthex_exporter.contract.spec import Danger, Params, action
-from narthex_exporter.contract.steps import Note, Outcome, SetPriority, Signal, Step
+from narthex_exporter.contract.spec import Aftermath, Danger, Params, Planned, Target, action
+from narthex_exporter.contract.steps import Note, SetPriority, Signal, Undo
 
-_WAIT_SECONDS: Final = 10.0
+# Within the time of a run that needs no process of its own.
+_WAIT_SECONDS: Final = 9.0
 
 Pid = Annotated[
     int,
@@ -66,6 +67,21 @@ class ProcessParams(Params):
     def resource(self) -> str:
         return f"process/{self.pid}"
 
+    @override
+    def targets(self, facts: Facts) -> Iterable[Target]:
+        found = facts.processes.get(self.pid)
+        if found is None:
+            return  # the plan refuses that
+        yield Target("user", (found.user,), f"process {self.pid} belongs to it")
+        yield Target("process", (found.comm,))
+        # Else a service that may not be stopped could be killed.
+        if found.owner_unit:
+            why = f"process {self.pid} belongs to it"
+            yield Target("unit", (found.owner_unit,), why, by_the_way=True)
+        if found.owner_container:
+            why = f"process {self.pid} runs in it"
+            yield Target("container", (found.owner_container,), why, by_the_way=True)
+
 
 class SignalParams(ProcessParams):
     """Parameters of process.signal."""
@@ -92,11 +108,27 @@ class ReniceParams(ProcessParams):
     ]
 
 
-@action(name="process.signal", title="Signal a process", danger=Danger.DISRUPTIVE)
-def signal(params: SignalParams, facts: Facts) -> Generator[Step | Note, Outcome | None, None]:
+def left_over(params: ProcessParams, facts: Facts, failed: bool) -> Aftermath:  # noqa: FBT001
+    """Tell whether the process still is there, and how."""
+    found = facts.processes.get(params.pid)
+    if found is None or found.start_ticks != params.start_ticks or found.state == "Z":
+        return Aftermath(state={"exists": False})
+    state = {"exists": True, "state": found.state, "nice": found.nice}
+    if failed and isinstance(params, SignalParams) and params.signal in ENDING - {SignalName.KILL}:
+        return Aftermath(state=state, hint="if it must end now, send KILL: it cannot refuse that")
+    return Aftermath(state=state)
+
+
+@action(
+    name="process.signal",
+    title="Signal a process",
+    danger=Danger.DISRUPTIVE,
+    after=left_over,
+)
+def signal(params: SignalParams, facts: Facts) -> Planned:
     """Send a signal to one process.
 
-    After TERM, KILL, INT and QUIT the node waits up to 10 s for the process to end, and the run
+    After TERM, KILL, INT and QUIT the node waits up to 9 s for the process to end, and the run
     fails if it still lives. What the process had not written is lost.
     """
     found = _target(params, facts)
@@ -110,8 +142,13 @@ def signal(params: SignalParams, facts: Facts) -> Generator[Step | Note, Outcome
     )
 
 
-@action(name="process.renice", title="Change a process's priority", danger=Danger.REVERSIBLE)
-def renice(params: ReniceParams, facts: Facts) -> Generator[Step | Note, Outcome | None, None]:
+@action(
+    name="process.renice",
+    title="Change a process's priority",
+    danger=Danger.REVERSIBLE,
+    after=left_over,
+)
+def renice(params: ReniceParams, facts: Facts) -> Planned:
     """Change the nice value of one process.
 
     Its threads and children keep theirs; the same action with the old value undoes it.
@@ -121,6 +158,10 @@ def renice(params: ReniceParams, facts: Facts) -> Generator[Step | Note, Outcome
         yield Note(text=f"its nice value is {params.nice} already: there is nothing to do")
         return
     yield Note(text=f"its nice value is {found.nice} now")
+    yield Undo(
+        action="process.renice",
+        params={**params.model_dump(mode="json"), "nice": found.nice},
+    )
     yield SetPriority(pid=params.pid, start_ticks=params.start_ticks, nice=params.nice)
 
 

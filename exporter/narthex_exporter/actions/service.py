@@ -1,6 +1,7 @@
 """Act on systemd's units."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Final
 
@@ -9,11 +10,14 @@ from typing_extensions import override
 
 from narthex_exporter.contract.errors import RefusedError
 from narthex_exporter.contract.facts import Facts, UnitFact
-from narthex_exporter.contract.spec import Danger, Params, action
-from narthex_exporter.contract.steps import DBusCall, Note, Outcome, Step
+from narthex_exporter.contract.spec import Aftermath, Danger, Params, Planned, Target, action
+from narthex_exporter.contract.steps import DBusCall, Note
 
 NEEDS: Final = {"systemd"}
 _SHOWN_DEPENDENTS: Final = 10
+JOURNAL_LINES: Final = 20
+_RESTARTING: Final = frozenset({"auto-restart", "auto-restart-queued"})
+_SETTLE_SECONDS: Final = 0.5
 
 # A unit of ours, stopped through ourselves, could not be started again the same way.
 OURS: Final = "narthex-*"
@@ -44,8 +48,6 @@ UnitName = Annotated[
     ),
 ]
 
-_Plan = Generator[Step | Note, Outcome | None, None]
-
 
 class UnitParams(Params):
     """Parameters of every service action."""
@@ -57,6 +59,45 @@ class UnitParams(Params):
     def resource(self) -> str:
         return f"service/{self.unit}"
 
+    @override
+    def targets(self, facts: Facts) -> Iterable[Target]:
+        unit = None if facts.units.unavailable() else facts.units.get(self.unit)
+        # Both names of an alias; and what a socket or timer would start.
+        yield Target("unit", (self.unit,) if unit is None else (self.unit, unit.name))
+        for name in unit.triggers if unit else ():
+            yield Target("unit", (name,), f"{self.unit} starts it")
+
+
+def as_it_is(params: UnitParams, facts: Facts, failed: bool) -> Aftermath:  # noqa: FBT001
+    """Tell the unit's states, and what it logged last where the run failed."""
+    if facts.units.unavailable():
+        return Aftermath()
+    unit = facts.units.get(params.unit)
+    evidence = tuple(facts.units.journal(params.unit, lines=JOURNAL_LINES)) if failed else ()
+    if unit is None:
+        return Aftermath(state={"exists": False}, evidence=evidence)
+    state = {
+        "exists": True,
+        "load_state": unit.load_state,
+        "active_state": unit.active_state,
+        "sub_state": unit.sub_state,
+        "unit_file_state": unit.unit_file_state,
+        "result": unit.result,
+    }
+    return Aftermath(state=state, evidence=evidence)
+
+
+def as_started(params: UnitParams, facts: Facts, failed: bool) -> Aftermath:  # noqa: FBT001
+    """Tell the unit's states, and contradict a start of what did not stay up."""
+    found = as_it_is(params, facts, failed)
+    state = found.state or {}
+    down = state.get("active_state") == "failed"
+    if not failed and (down or state.get("sub_state") in _RESTARTING):
+        why = state.get("result") or "no reason"
+        again = as_it_is(params, facts, True)
+        return replace(again, contradiction=f"{params.unit} was started, and failed ({why})")
+    return found
+
 
 @action(
     name="service.start",
@@ -65,8 +106,10 @@ class UnitParams(Params):
     needs=NEEDS,
     inverse="service.stop",
     timeout_seconds=100,
+    after=as_started,
+    settle_seconds=_SETTLE_SECONDS,
 )
-def start(params: UnitParams, facts: Facts) -> _Plan:
+def start(params: UnitParams, facts: Facts) -> Planned:
     """Start one systemd unit.
 
     Units that it conflicts with are stopped.
@@ -85,8 +128,10 @@ def start(params: UnitParams, facts: Facts) -> _Plan:
     needs=NEEDS,
     inverse="service.start",
     timeout_seconds=100,
+    after=as_started,
+    settle_seconds=_SETTLE_SECONDS,
 )
-def stop(params: UnitParams, facts: Facts) -> _Plan:
+def stop(params: UnitParams, facts: Facts) -> Planned:
     """Stop one systemd unit.
 
     Connections that it holds are dropped, and units that require it are stopped too. It starts
@@ -106,8 +151,10 @@ def stop(params: UnitParams, facts: Facts) -> _Plan:
     danger=Danger.DISRUPTIVE,
     needs=NEEDS,
     timeout_seconds=100,
+    after=as_started,
+    settle_seconds=_SETTLE_SECONDS,
 )
-def restart(params: UnitParams, facts: Facts) -> _Plan:
+def restart(params: UnitParams, facts: Facts) -> Planned:
     """Stop and start one systemd unit.
 
     Connections that it holds are dropped; one that is not running is started.
@@ -123,8 +170,9 @@ def restart(params: UnitParams, facts: Facts) -> _Plan:
     danger=Danger.SAFE,
     needs=NEEDS,
     timeout_seconds=100,
+    after=as_it_is,
 )
-def reload(params: UnitParams, facts: Facts) -> _Plan:
+def reload(params: UnitParams, facts: Facts) -> Planned:
     """Ask one systemd unit to read its configuration again.
 
     Connections are kept. The service itself decides what it can change without a restart.
@@ -145,8 +193,9 @@ def reload(params: UnitParams, facts: Facts) -> _Plan:
     danger=Danger.REVERSIBLE,
     needs=NEEDS,
     inverse="service.disable",
+    after=as_it_is,
 )
-def enable(params: UnitParams, facts: Facts) -> _Plan:
+def enable(params: UnitParams, facts: Facts) -> Planned:
     """Have one systemd unit started at boot.
 
     It is not started now.
@@ -166,8 +215,9 @@ def enable(params: UnitParams, facts: Facts) -> _Plan:
     danger=Danger.REVERSIBLE,
     needs=NEEDS,
     inverse="service.enable",
+    after=as_it_is,
 )
-def disable(params: UnitParams, facts: Facts) -> _Plan:
+def disable(params: UnitParams, facts: Facts) -> Planned:
     """Have one systemd unit no longer started at boot.
 
     It is not stopped now, and other units may still start it.
@@ -188,8 +238,9 @@ def disable(params: UnitParams, facts: Facts) -> _Plan:
     danger=Danger.REVERSIBLE,
     needs=NEEDS,
     inverse="service.unmask",
+    after=as_it_is,
 )
-def mask(params: UnitParams, facts: Facts) -> _Plan:
+def mask(params: UnitParams, facts: Facts) -> Planned:
     """Make it impossible to start one systemd unit, by hand or by others.
 
     It is not stopped now.
@@ -215,8 +266,9 @@ def mask(params: UnitParams, facts: Facts) -> _Plan:
     danger=Danger.REVERSIBLE,
     needs=NEEDS,
     inverse="service.mask",
+    after=as_it_is,
 )
-def unmask(params: UnitParams, facts: Facts) -> _Plan:
+def unmask(params: UnitParams, facts: Facts) -> Planned:
     """Make it possible to start one systemd unit again."""
     unit = _known(params, facts)
     if unit.unit_file_state not in {"masked", "masked-runtime"}:
@@ -232,8 +284,9 @@ def unmask(params: UnitParams, facts: Facts) -> _Plan:
     title="Forget a service's failure",
     danger=Danger.SAFE,
     needs=NEEDS,
+    after=as_it_is,
 )
-def reset_failed(params: UnitParams, facts: Facts) -> _Plan:
+def reset_failed(params: UnitParams, facts: Facts) -> Planned:
     """Clear the failed state of one systemd unit, and its count of restarts."""
     unit = _known(params, facts)
     if unit.active_state != "failed":

@@ -13,16 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from narthex_exporter import actions, queries
 from narthex_exporter.actor.audit import Audit
 from narthex_exporter.actor.authority import Authority, load_authority
 from narthex_exporter.actor.engine import Engine
-from narthex_exporter.actor.facts import NodeFacts
-from narthex_exporter.actor.jobs import SystemdCaller
+from narthex_exporter.actor.jobs import Jobs
+from narthex_exporter.actor.node import CATALOGUE, Config, open_node
 from narthex_exporter.actor.nonces import Nonces
 from narthex_exporter.actor.peers import naming
 from narthex_exporter.actor.policy import OFF, load_policy
-from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.store import RunStore
 from narthex_exporter.actor.throttle import Throttle
 from narthex_exporter.actor.web import Gate, build_app
@@ -30,25 +28,11 @@ from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.errors import ConfigError
 from narthex_exporter.signals import Signals
 from narthex_exporter.sources.host import Host
-from narthex_exporter.sources.processes import Processes
-from narthex_exporter.sources.systemd import Units
 from narthex_exporter.transport.server import Limits, Listener, Server, WSGIApp, listen_unix
 
 log = logging.getLogger(__name__)
 
-CATALOGUE: Final = Catalogue(actions=actions.CATALOGUE, queries=queries.CATALOGUE)
 _FIRST_PASSED_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START, see sd_listen_fds(3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """What the command line says."""
-
-    node_dir: Path
-    state_dir: Path
-    socket: Path
-    policy_file: Path
-    protected: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,24 +73,26 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
     policy = load_policy(config.policy_file)
     make_state_dir(config.state_dir)
     authority = load_authority(config.node_dir, config.state_dir)
-    host = Host()
-    boot_id = host.get().boot_id
+    boot_id = Host().get().boot_id
     with contextlib.ExitStack() as opened:
         opened.enter_context(alone(config.state_dir))
         audit = Audit(config.state_dir / "audit.jsonl", boot_id=boot_id)
         opened.callback(audit.close)
-        store = RunStore(config.state_dir / "runs.sqlite3")
+        store = RunStore(config.runs_file)
         opened.callback(store.close)
-        processes = Processes(protected=config.protected)
-        runner = Runner(start_ticks=processes.start_ticks, dbus=SystemdCaller())
-        facts = NodeFacts(processes=processes, units=Units(run=runner.read), host=host)
+        hands = open_node(config)
         engine = Engine(
             catalogue=catalogue,
-            facts=facts,
+            facts=hands.facts,
             policy=policy,
             store=store,
             audit=audit,
-            runner=runner,
+            runner=hands.runner,
+            jobs=Jobs(
+                folder=config.jobs_dir, launcher=hands.launcher, arguments=config.arguments()
+            ),
+            confirmations=hands.confirmations,
+            needs={"systemd": hands.facts.units.unavailable},
         )
         instance = secrets.token_hex(16)
         version = importlib.metadata.version("narthex")

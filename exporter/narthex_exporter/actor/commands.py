@@ -1,6 +1,7 @@
 """The ``narthex actor`` command."""
 
 import json
+import uuid
 from pathlib import Path
 
 import click
@@ -65,21 +66,45 @@ def actor(
     form: logfmt.Format,
 ) -> None:
     """Carry out queries and actions on this node, as its policy allows."""
-    if context.invoked_subcommand is not None:
+    if context.invoked_subcommand in {"check-policy", "verify-audit"}:
         return
-    # Flask is loaded only by the program, not by its helpers.
-    from narthex_exporter.actor.app import Config, serve  # noqa: PLC0415
+    # Loaded only by what needs it: checking a policy is a small program.
+    from narthex_exporter.actor.node import Config  # noqa: PLC0415
 
     logfmt.set_up(level=level, form=form, component="actor")
-    serve(
-        Config(
-            node_dir=node_dir,
-            state_dir=state_dir,
-            socket=socket,
-            policy_file=policy_file,
-            protected=protected,
-        )
+    context.obj = config = Config(
+        node_dir=node_dir,
+        state_dir=state_dir,
+        socket=socket,
+        policy_file=policy_file,
+        protected=protected,
     )
+    if context.invoked_subcommand is None:
+        # Flask is loaded only by the program, not by its jobs.
+        from narthex_exporter.actor.app import serve  # noqa: PLC0415
+
+        serve(config)
+
+
+@actor.command("carry-out", hidden=True)
+@click.argument("run_id", type=click.UUID)
+@click.pass_context
+def carry_out(context: click.Context, run_id: uuid.UUID) -> None:
+    """Be the job of one accepted run; the actor starts this, nobody else needs to."""
+    from narthex_exporter.actor import jobs  # noqa: PLC0415
+
+    jobs.carry_out(context.obj, str(run_id))
+
+
+@actor.command("revert", hidden=True)
+@click.argument("run_id", type=click.UUID)
+@click.option("--after", "after_seconds", type=click.FloatRange(min=0), default=0.0)
+@click.pass_context
+def revert(context: click.Context, run_id: uuid.UUID, *, after_seconds: float) -> None:
+    """Bring back what a run changed, unless it was confirmed; a timer starts this."""
+    from narthex_exporter.actor import jobs  # noqa: PLC0415
+
+    jobs.bring_back(context.obj, str(run_id), after_seconds=after_seconds)
 
 
 @actor.command("check-policy")

@@ -6,13 +6,14 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from narthex_exporter.actor import aftermath
 from narthex_exporter.actor.audit import Audit, AuditError
-from narthex_exporter.actor.execution import Execution
+from narthex_exporter.actor.confirm import Confirmations
+from narthex_exporter.actor.execution import Execution, look_after
+from narthex_exporter.actor.jobs import Jobs
 from narthex_exporter.actor.plans import Plan, make_plan
 from narthex_exporter.actor.policy import Policy
 from narthex_exporter.actor.runner import Runner
@@ -27,6 +28,12 @@ log = logging.getLogger(__name__)
 
 _KEPT_SECONDS: Final = 7 * 86_400.0
 _MOST_RUNS: Final = 32
+# So long a job may take to begin, and so often it is looked at.
+_BEGIN_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 0.1
+_REVERT_SECONDS: Final = 120.0
+# A run that is not a job is over before that: the actor's restart waits for it.
+_DRAIN_SECONDS: Final = 20.0
 
 
 class ConflictError(NarthexError):
@@ -47,6 +54,10 @@ class BusyError(NarthexError):
 
 class RateError(NarthexError):
     """The policy's rate, or the actor's own bound, is reached."""
+
+
+class NotConfirmableError(NarthexError):
+    """A run does not wait for a confirmation."""
 
 
 class UnknownRunError(NarthexError):
@@ -71,7 +82,10 @@ class Order:
 
 @dataclass(slots=True, kw_only=True)
 class Engine:
-    """Accept, carry out, cancel and tell runs. ``policy`` may be replaced while it works."""
+    """Accept, carry out, cancel and tell runs. ``policy`` may be replaced while it works.
+
+    ``needs`` says of each need (``systemd``) why this node does not meet it; empty when it does.
+    """
 
     catalogue: Catalogue
     facts: Facts
@@ -79,6 +93,9 @@ class Engine:
     store: RunStore
     audit: Audit
     runner: Runner
+    jobs: Jobs
+    confirmations: Confirmations
+    needs: Mapping[str, Callable[[], str]]
     clock: Callable[[], float] = time.time
     _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
     _accepting: set[str] = field(default_factory=set, init=False)
@@ -91,8 +108,7 @@ class Engine:
 
     def unavailable(self, needs: frozenset[str]) -> str:
         """Say which need this node does not meet; empty when it meets all."""
-        reasons = {"systemd": self.facts.units.unavailable}
-        return next(filter(None, (reasons[need]() for need in sorted(needs))), "")
+        return next(filter(None, (self.needs[need]() for need in sorted(needs))), "")
 
     def plan(self, action: Action[Any], params: Params) -> Plan:
         """Work out what an action would do. Raises RefusedError, NotAvailableError."""
@@ -161,38 +177,118 @@ class Engine:
         run = self.get(run_id)
         with self._changed:
             execution = self._live.get(run_id)
-        if execution is not None:
+        if not run.state.final:
             self.audit.append("run.cancel-requested", op=run_id, jti=claims.jti, sub=claims.sub)
-            execution.cancelled.set()
+            if execution is not None:
+                execution.cancelled.set()
+            else:
+                self.store.ask_cancel(run_id)
         return run
 
+    def confirm(self, run_id: str, *, claims: Claims) -> Run:
+        """Keep what a run did: the operator has reached us over a new connection.
+
+        The same again is no error. Raises UnknownRunError, NotConfirmableError.
+        """
+        run = self.get(run_id)
+        if run.state is RunState.CONFIRMING:
+            self.audit.append("run.confirmed", op=run_id, jti=claims.jti, sub=claims.sub)
+            self.store.confirm(run_id)
+            return run
+        stored = self.store.get(run_id)
+        if stored is not None and stored.confirmed:
+            return run
+        raise NotConfirmableError(
+            f"run {run_id} does not wait for a confirmation: it is {run.state}",
+            hint="look at its result",
+        )
+
     def recover(self) -> None:
-        """Tell the truth about runs that an earlier actor left: none of them is begun again."""
+        """Tell the truth about runs that an earlier actor left: none of them is begun again.
+
+        Those whose job lives go on as if nothing had been.
+        """
         for stored in self.store.unfinished():
             run = stored.run
-            begun = run.state is RunState.RUNNING
-            error = (
-                "the actor stopped while the run was under way: its outcome is not known"
-                if begun
-                else "the actor stopped before the first step: nothing was done"
-            )
-            lost = run.model_copy(
-                update={
-                    "state": RunState.LOST,
-                    "error": error,
-                    "hint": "look at its state before running it again"
-                    if begun
-                    else "run it again",
-                    "after": self._after(run),
-                    "finished_at": self._now(),
-                }
-            )
-            self.audit.append("run.lost", op=run.id, act=run.action, resource=run.resource)
-            self.store.save(lost)
-            log.warning("run.lost", extra={"run_id": run.id, "action": run.action})
+            if self.jobs.is_alive(run.id):
+                self._attach(run)
+            else:
+                self._tell_end(self._lost(run))
+        for stored in self.store.untold():
+            self._tell_end(stored.run)
         self.store.prune(before=self.clock() - _KEPT_SECONDS)
 
-    def stop(self, *, drain_seconds: float = 20.0) -> None:
+    def _attach(self, run: Run) -> None:
+        """Follow a job that an earlier actor began."""
+        with self._changed:
+            self._locks[run.resource] = run.id
+        self._in_thread(run, lambda: self._follow_job(run))
+        log.info("run.attached", extra={"run_id": run.id, "action": run.action})
+
+    def _lost(self, run: Run) -> Run:
+        """Give the end of a run whose process has gone without one."""
+        if self.confirmations.is_armed(run.id) or self.confirmations.is_decided_against(run.id):
+            return self._brought_back(run)
+        begun = run.state is not RunState.QUEUED
+        error = (
+            "what carried the run out stopped while it was under way: its outcome is not known"
+            if begun
+            else "what should carry the run out stopped before the first step: nothing was done"
+        )
+        hint = "look at its state before running it again" if begun else "run it again"
+        return self._ended(run, RunState.LOST, error, hint)
+
+    def _brought_back(self, run: Run) -> Run:
+        done = self.confirmations.revert(run.id) or self.confirmations.result(
+            run.id, wait_seconds=_REVERT_SECONDS
+        )
+        why = "what carried the run out stopped before it was confirmed"
+        if done is None or done.problems:
+            problems = "it did not end" if done is None else "; ".join(done.problems)
+            return self._ended(
+                run, RunState.FAILED, f"{why}; to bring it back failed: {problems}", ""
+            )
+        return self._ended(run, RunState.REVERTED, f"{why}: it was brought back", "")
+
+    def _ended(self, run: Run, state: RunState, error: str, hint: str) -> Run:
+        steps = tuple(
+            step
+            if step.state.final
+            else step.model_copy(
+                update={"state": RunState.LOST if step.started_at else RunState.CANCELLED}
+            )
+            for step in run.steps
+        )
+        return run.model_copy(
+            update={
+                "state": state,
+                "error": error,
+                "hint": hint,
+                "steps": steps,
+                "after": self._after(run),
+                "confirm_until": None,
+                "finished_at": self._now(),
+            }
+        )
+
+    def _tell_end(self, run: Run) -> None:
+        """Store a run's end, and write it into the audit once."""
+        self.store.save(run)
+        self.audit.append(
+            "run.lost" if run.state is RunState.LOST else "run.finished",
+            op=run.id,
+            act=run.action,
+            resource=run.resource,
+            state=run.state,
+            codes=[step.code for step in run.steps],
+            error=run.error[:1000],
+        )
+        self.store.tell(run.id)
+        self.jobs.forget(run.id)
+        self.confirmations.forget(run.id)
+        log.info("run.finished", extra={"run_id": run.id, "state": str(run.state)})
+
+    def stop(self, *, drain_seconds: float = _DRAIN_SECONDS) -> None:
         """Let runs under way finish for a while, begin no other."""
         with self._changed:
             self._stopping = True
@@ -204,6 +300,7 @@ class Engine:
 
     def _accept(self, order: Order) -> Run:
         plan = self.plan(order.action, order.params)
+        self.policy.judge_approvals(order.action, order.claims, now=self.clock())
         if plan.digest != order.plan:
             raise PlanChangedError(
                 "the node is not as it was when the plan was shown", hint="plan again"
@@ -263,7 +360,7 @@ class Engine:
     def _write_down(self, run: Run, order: Order, plan: Plan) -> None:
         """Put run and audit row on disk: without both nothing is executed."""
         claims = order.claims
-        self.store.accept(run, request=order.request)
+        self.store.accept(run, request=order.request, plan=plan.digest)
         try:
             self.audit.append(
                 "run.accepted",
@@ -285,6 +382,10 @@ class Engine:
             raise
 
     def _begin(self, run: Run, params: Params, plan: Plan) -> None:
+        log.info("run.accepted", extra={"run_id": run.id, "action": run.action})
+        if plan.action.is_job:
+            self._in_thread(run, lambda: self._carry_out_as_job(run, plan.action))
+            return
         execution = Execution(
             run=run,
             plan=plan,
@@ -293,36 +394,64 @@ class Engine:
             runner=self.runner,
             tell=self._tell,
         )
-        thread = threading.Thread(
-            target=self._carry_out, args=(execution,), name=f"run-{run.id}", daemon=True
-        )
         with self._changed:
             self._live[run.id] = execution
+        self._in_thread(run, execution.carry_out)
+
+    def _in_thread(self, run: Run, work: Callable[[], Run | None]) -> None:
+        thread = threading.Thread(
+            target=self._to_its_end, args=(run, work), name=f"run-{run.id}", daemon=True
+        )
+        with self._changed:
             self._threads[run.id] = thread
         thread.start()
-        log.info("run.accepted", extra={"run_id": run.id, "action": run.action})
 
-    def _carry_out(self, execution: Execution) -> None:
-        run = execution.run
+    def _to_its_end(self, run: Run, work: Callable[[], Run | None]) -> None:
+        """See a run through; ``None`` from ``work`` leaves its end to a later actor."""
+        ended: Run | None = None
         try:
-            run = execution.carry_out()
-            self._tell(run)
-            self.audit.append(
-                "run.finished",
-                op=run.id,
-                state=run.state,
-                codes=[step.code for step in run.steps],
-                error=run.error[:1000],
-            )
-            self.store.prune(before=self.clock() - _KEPT_SECONDS)
+            ended = work()
+            if ended is not None:
+                self._tell_end(ended)
+                self.store.prune(before=self.clock() - _KEPT_SECONDS)
         except (AuditError, StoreError) as error:
             # It is told from memory until it can be stored; a restart before makes it `lost`.
-            with self._changed:
-                self._unstored[run.id] = run
+            if ended is not None:
+                with self._changed:
+                    self._unstored[run.id] = ended
             log.warning("run.unrecorded", extra={"run_id": run.id, "error": str(error)})
         finally:
             self._release(run)
-            log.info("run.finished", extra={"run_id": run.id, "state": str(run.state)})
+
+    def _carry_out_as_job(self, run: Run, action: Action[Any]) -> Run | None:
+        try:
+            self.jobs.start(run, action)
+        except NarthexError as error:
+            return self._ended(run, RunState.FAILED, f"nothing was done: {error}", error.hint)
+        return self._follow_job(run)
+
+    def _follow_job(self, run: Run) -> Run | None:
+        """Watch a job until its run has ended, or it is gone, or we are to stop."""
+        told, begin_until = run, time.monotonic() + _BEGIN_SECONDS
+        while True:
+            # First whether it lives: what it wrote last is then surely read.
+            alive = self.jobs.is_alive(run.id)
+            stored = self.store.get(run.id)
+            if stored is None:
+                return None
+            if stored.run != told:
+                told = stored.run
+                with self._changed:
+                    self._changed.notify_all()
+            if told.state.final:
+                return told
+            waiting = not self.jobs.has_begun(run.id) and time.monotonic() < begin_until
+            if not alive and not waiting:
+                return self._lost(told)
+            with self._changed:
+                if self._stopping:
+                    return None
+                self._changed.wait(_LOOK_SECONDS)
 
     def _tell(self, run: Run) -> None:
         self.store.save(run)
@@ -348,7 +477,8 @@ class Engine:
             return None
         try:
             params = action.params.model_validate(run.params)
-            return aftermath.look(run.action, params, self.facts).state
+            state = look_after(action, params, self.facts, failed=False).state
+            return None if state is None else dict(state)
         except (NarthexError, ValueError) as error:
             log.warning("run.unread", extra={"run_id": run.id, "error": str(error)})
             return None

@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from narthex_exporter.contract.facts import HostFacts, ProcessFacts, UnitFacts
+from narthex_exporter.contract.facts import (
+    FileFacts,
+    HostFacts,
+    ProcessFacts,
+    SessionFacts,
+    SocketFacts,
+    UnitFacts,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,3 +19,6 @@ class NodeFacts:
     processes: ProcessFacts
     units: UnitFacts
     host: HostFacts
+    sessions: SessionFacts
+    sockets: SocketFacts
+    files: FileFacts

@@ -1,15 +1,25 @@
 """Work out what an action would do, without doing it."""
 
-from collections.abc import Generator
+import difflib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from narthex_exporter.contract.facts import Facts
-from narthex_exporter.contract.spec import Action, Params
-from narthex_exporter.contract.steps import Look, Note, Outcome, Step, as_json
-from narthex_exporter.contract.wire import PlannedStep, PlanReply, plan_digest
+from narthex_exporter.contract.spec import Action, Params, Planned
+from narthex_exporter.contract.steps import (
+    Confirm,
+    Guard,
+    Look,
+    Note,
+    RemoveFile,
+    Step,
+    Undo,
+    WriteFile,
+    as_json,
+)
+from narthex_exporter.contract.wire import PlannedStep, PlanReply, UndoHint, plan_digest
 
-Yielded = Generator[Step | Note | Look, Outcome | None, None]
+_DIFF_CHARACTERS: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +31,18 @@ class Plan:
     steps: tuple[Step, ...]
     notes: tuple[str, ...]
     complete: bool
+    undo: UndoHint | None = None
+
+    @property
+    def guard(self) -> Guard | None:
+        """What brings everything back unless it is confirmed."""
+        return next((step for step in self.steps if isinstance(step, Guard)), None)
+
+    @property
+    def diff(self) -> str:
+        """How the files that are written will change, as a unified diff."""
+        parts = [_diff(one) for one in self.steps if isinstance(one, WriteFile | RemoveFile)]
+        return "".join(parts)[:_DIFF_CHARACTERS]
 
     @property
     def exact(self) -> list[dict[str, Any]]:
@@ -32,8 +54,8 @@ class Plan:
         """The hash that a run's request must name."""
         return plan_digest(self.action.name, self.resource, self.exact)
 
-    def reply(self) -> PlanReply:
-        """Tell the plan to the operator."""
+    def reply(self, *, approvals: int = 0) -> PlanReply:
+        """Tell the plan to the operator, and how many people must approve it."""
         return PlanReply(
             action=self.action.name,
             resource=self.resource,
@@ -43,8 +65,12 @@ class Plan:
                 for step, exact in zip(self.steps, self.exact, strict=True)
             ),
             notes=self.notes,
+            diff=self.diff,
             digest=self.digest,
             complete=self.complete,
+            approvals=approvals,
+            confirm_seconds=self.guard.seconds if self.guard else 0.0,
+            undo=self.undo,
         )
 
 
@@ -56,12 +82,15 @@ def make_plan(action: Action[Any], params: Params, facts: Facts) -> Plan:
     steps: list[Step] = []
     notes: list[str] = []
     complete = True
-    generator: Yielded = action.plan(params, facts)
+    undo = None if action.inverse is None else _same(action.inverse, params)
+    generator: Planned = action.plan(params, facts)
     try:
         for item in generator:
             match item:
                 case Note(text=text):
                     notes.append(text)
+                case Undo():
+                    undo = UndoHint(action=item.action, params=dict(item.params))
                 case Look(step=step):
                     steps.append(step)
                     notes.append("what follows depends on how the last step turns out")
@@ -71,10 +100,38 @@ def make_plan(action: Action[Any], params: Params, facts: Facts) -> Plan:
                     steps.append(step)
     finally:
         generator.close()
+    _check_guard(action, steps)
     return Plan(
         action=action,
         resource=params.resource,
         steps=tuple(steps),
         notes=tuple(notes),
         complete=complete,
+        undo=undo,
     )
+
+
+def _same(inverse: str, params: Params) -> UndoHint:
+    return UndoHint(action=inverse, params=params.model_dump(mode="json"))
+
+
+def _check_guard(action: Action[Any], steps: list[Step]) -> None:
+    """Refuse a plan of ours that could cut a node off for good: a fault, not a refusal."""
+    guards = [index for index, step in enumerate(steps) if isinstance(step, Guard)]
+    confirms = [index for index, step in enumerate(steps) if isinstance(step, Confirm)]
+    if not guards and not confirms:
+        return
+    if len(guards) != 1 or len(confirms) != 1 or guards[0] > confirms[0] or not action.is_job:
+        raise TypeError(f"{action.name} must be a job with one guard, and one confirm behind it")
+
+
+def _diff(step: WriteFile | RemoveFile) -> str:
+    before = step.before or ""
+    after = step.content if isinstance(step, WriteFile) else ""
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True),
+        after.splitlines(keepends=True),
+        fromfile=step.path if step.before is not None else "/dev/null",
+        tofile=step.path if isinstance(step, WriteFile) else "/dev/null",
+    )
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)

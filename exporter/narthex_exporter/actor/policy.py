@@ -6,7 +6,7 @@ import re
 import stat
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import yaml
 from pydantic import (
@@ -14,23 +14,26 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     ValidationError,
     field_validator,
 )
 from typing_extensions import override
 
 from narthex_exporter.actions import CATALOGUE
-from narthex_exporter.actions.process import ProcessParams
-from narthex_exporter.actions.service import UnitParams
 from narthex_exporter.contract.errors import RefusedError
 from narthex_exporter.contract.facts import Facts
-from narthex_exporter.contract.spec import Action, Danger, Params
+from narthex_exporter.contract.spec import Action, Danger, Params, Target
+from narthex_exporter.contract.tickets import LEEWAY_SECONDS, Claims
 from narthex_exporter.errors import ConfigError
 
 _FILE_BYTES: Final = 64 * 1024
 _PERIOD_SECONDS: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _RATE: Final = re.compile(r"([1-9][0-9]{0,5})/(s|min|h)")
 _ASK: Final = "the node's owner changes that in its policy file"
+# An approval is good for so long, by the node's clock.
+APPROVAL_SECONDS: Final = 15 * 60.0
+_MOST_APPROVALS: Final = 5
 FAMILIES: Final = frozenset(action.family for action in CATALOGUE.values())
 
 
@@ -99,6 +102,18 @@ class ProcessPolicy(_Section):
     protect_comm: tuple[str, ...] = ()
 
 
+class _Lists(NamedTuple):
+    """The names that a policy denies and allows of one kind, and the word for the first."""
+
+    denied: str
+    deny: tuple[str, ...]
+    allow: tuple[str, ...] | None
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.denied.partition('.')[0]}.allow"
+
+
 class Policy(_Section):
     """What may be done on this node. ``policy.example.yaml`` explains each word."""
 
@@ -109,6 +124,7 @@ class Policy(_Section):
     service: ServicePolicy = ServicePolicy()
     process: ProcessPolicy = ProcessPolicy()
     rate: dict[Danger, Annotated[Rate, BeforeValidator(Rate.parse)]] = {}
+    require_approvals: dict[Danger, Annotated[int, Field(ge=1, le=_MOST_APPROVALS)]] = {}
 
     @field_validator("version", mode="before")
     @classmethod
@@ -150,52 +166,57 @@ class Policy(_Section):
     def judge(self, action: Action[Any], params: Params, facts: Facts) -> None:
         """Refuse an action on what its parameters mean here and now. Raises PolicyError."""
         self.judge_action(action)
-        if isinstance(params, UnitParams):
-            self._judge_unit(params, facts)
-        elif isinstance(params, ProcessParams):
-            self._judge_process(params, facts)
+        for target in params.targets(facts):
+            self.judge_target(target)
 
-    def _judge_unit(self, params: UnitParams, facts: Facts) -> None:
-        unit = None if facts.units.unavailable() else facts.units.get(params.unit)
-        # Both names of an alias; and what a socket or timer would start.
-        names = {params.unit} if unit is None else {params.unit, unit.name, *unit.triggers}
-        for name in sorted(names):
-            self._judge_unit_name(name)
+    def judge_target(self, target: Target) -> None:
+        """Refuse to touch one thing. Raises PolicyError."""
+        lists = self._lists().get(target.kind)
+        if lists is None:
+            return
+        because = f": {target.why}" if target.why else ""
+        for name in target.names:
+            pattern = _first_match(name, lists.deny)
+            if pattern is not None:
+                raise PolicyError(
+                    f"the node's policy protects the {target.kind} {name}{because}"
+                    f" ({lists.denied}: {pattern})",
+                    hint=_ASK,
+                )
+        allow = lists.allow
+        if (
+            target.by_the_way
+            or allow is None
+            or any(_first_match(name, allow) for name in target.names)
+        ):
+            return
+        raise PolicyError(
+            f"the node's policy does not name the {target.kind} {target.names[0]}{because}"
+            f" ({lists.allowed})",
+            hint=_ASK,
+        )
 
-    def _judge_unit_name(self, name: str) -> None:
-        pattern = _first_match(name, self.service.deny)
-        if pattern is not None:
+    def judge_approvals(self, action: Action[Any], claims: Claims, *, now: float) -> None:
+        """Refuse a run that too few people approved, whoever asks not counted."""
+        wanted = self.require_approvals.get(action.danger, 0)
+        people = {
+            one.user
+            for one in claims.apr
+            if one.user != claims.sub and -LEEWAY_SECONDS <= now - one.at <= APPROVAL_SECONDS
+        }
+        if len(people) < wanted:
             raise PolicyError(
-                f"the node's policy protects {name} (service.deny: {pattern})", hint=_ASK
+                f"the node's policy wants {wanted} other people to approve what is"
+                f" {action.danger}; {len(people)} did in time",
+                hint="ask someone who may run it to approve it in the panel",
             )
-        allow = self.service.allow
-        if allow is not None and _first_match(name, allow) is None:
-            raise PolicyError(f"the node's policy does not name {name} (service.allow)", hint=_ASK)
 
-    def _judge_process(self, params: ProcessParams, facts: Facts) -> None:
-        process = facts.processes.get(params.pid)
-        if process is None:
-            return  # the plan refuses that
-        if process.user in self.process.protect_users:
-            raise PolicyError(
-                f"the node's policy protects the processes of {process.user}"
-                " (process.protect_users)",
-                hint=_ASK,
-            )
-        pattern = _first_match(process.comm, self.process.protect_comm)
-        if pattern is not None:
-            raise PolicyError(
-                f"the node's policy protects {process.comm!r} (process.protect_comm: {pattern})",
-                hint=_ASK,
-            )
-        # Else a service that may not be stopped could be killed.
-        pattern = _first_match(process.owner_unit, self.service.deny)
-        if process.owner_unit and pattern is not None:
-            raise PolicyError(
-                f"process {params.pid} belongs to {process.owner_unit}, which the node's policy"
-                f" protects (service.deny: {pattern})",
-                hint=_ASK,
-            )
+    def _lists(self) -> dict[str, "_Lists"]:
+        return {
+            "unit": _Lists("service.deny", self.service.deny, self.service.allow),
+            "user": _Lists("process.protect_users", self.process.protect_users, None),
+            "process": _Lists("process.protect_comm", self.process.protect_comm, None),
+        }
 
     def summary(self) -> dict[str, Any]:
         """Give what the manifest tells of the policy."""
@@ -204,6 +225,7 @@ class Policy(_Section):
             "mode": str(self.mode),
             "danger": ceilings,
             "root_equivalent": list(self.root_equivalent),
+            "require_approvals": {str(one): n for one, n in self.require_approvals.items()},
         }
 
     def explain(self) -> list[str]:
@@ -222,6 +244,10 @@ class Policy(_Section):
                 lines.append(f"    refused: {', '.join(refused)}")
         lines += self._explain_objects()
         lines += [f"At most {rate} runs that are {danger}." for danger, rate in self.rate.items()]
+        lines += [
+            f"What is {danger} needs the approval of {count} other people."
+            for danger, count in self.require_approvals.items()
+        ]
         return lines
 
     def _allows(self, action: Action[Any]) -> bool:

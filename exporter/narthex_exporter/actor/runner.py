@@ -17,8 +17,12 @@ from typing import IO, Final, Protocol
 
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.steps import (
+    Confirm,
     DBusCall,
+    EngineCall,
+    Guard,
     Outcome,
+    RemoveFile,
     RunProgram,
     SetPriority,
     Signal,
@@ -32,6 +36,9 @@ _TICK_SECONDS: Final = 0.1
 _GRACE_SECONDS: Final = 2.0
 _KEPT_BYTES: Final = 1 << 20
 _DIRECTORIES: Final = (Path("/usr/sbin"), Path("/usr/bin"), Path("/sbin"), Path("/bin"))
+# So often, and so much of it, is output told while a program runs.
+_PROGRESS_SECONDS: Final = 0.5
+_PROGRESS_BYTES: Final = 8192
 _ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -48,8 +55,30 @@ class Done:
     truncated: bool = False
 
 
+Progress = Callable[[str], None]
+
+
+def _untold(_text: str) -> None:
+    """Tell nobody."""
+
+
+class EngineCaller(Protocol):
+    """Carry out calls of container engines; see ``actor/engines.py``."""
+
+    def call(
+        self,
+        step: EngineCall,
+        *,
+        timeout_seconds: float,
+        cancelled: threading.Event,
+        progress: Progress,
+    ) -> tuple[RunState, int, str]:
+        """Call, telling what happens meanwhile. Returns state, code and what happened."""
+        ...
+
+
 class Caller(Protocol):
-    """Carry out D-Bus calls; see ``actor/jobs.py``."""
+    """Carry out D-Bus calls; see ``actor/systemd.py``."""
 
     def call(
         self, step: DBusCall, *, timeout_seconds: float, cancelled: threading.Event
@@ -64,25 +93,44 @@ class Runner:
 
     start_ticks: Callable[[int], int | None]
     dbus: Caller
+    engines: EngineCaller | None = None
     directories: tuple[Path, ...] = _DIRECTORIES
     owner_uid: int = 0
     kept_bytes: int = _KEPT_BYTES
     clock: Callable[[], float] = time.monotonic
 
-    def execute(self, step: Step, *, timeout_seconds: float, cancelled: threading.Event) -> Done:
-        """Carry one step out, for at most ``timeout_seconds``. Raises RunnerError."""
+    def execute(
+        self,
+        step: Step,
+        *,
+        timeout_seconds: float,
+        cancelled: threading.Event,
+        progress: Progress = _untold,
+    ) -> Done:
+        """Carry one step out, for at most ``timeout_seconds``. Raises RunnerError.
+
+        ``progress`` is told the newest of a long step's output now and then.
+        """
         began = self.clock()
         truncated = False
         match step:
             case RunProgram():
                 limit = min(step.timeout_seconds, timeout_seconds)
-                state, code, output, truncated = self._program(step, limit, cancelled)
+                state, code, output, truncated = self._program(step, limit, cancelled, progress)
             case Signal():
                 state, code, output = self._signal(step, timeout_seconds, cancelled)
             case SetPriority():
                 state, code, output = self._set_priority(step)
             case WriteFile():
                 state, code, output = self._write(step)
+            case RemoveFile():
+                state, code, output = self._remove(step)
+            case EngineCall():
+                limit = min(step.timeout_seconds, timeout_seconds)
+                state, code, output = self._engine(step, limit, cancelled, progress)
+            case Guard() | Confirm():
+                # The execution's own: they are about the run, not about the machine.
+                raise RunnerError(f"{step.kind} is not a step to run by itself")
             case DBusCall():
                 limit = min(step.timeout_seconds, timeout_seconds)
                 state, code, output = self.dbus.call(
@@ -120,43 +168,66 @@ class Runner:
                     hint=f"see: ls -ld {one}",
                 )
 
+    def _engine(
+        self,
+        step: EngineCall,
+        timeout_seconds: float,
+        cancelled: threading.Event,
+        progress: Progress,
+    ) -> tuple[RunState, int, str]:
+        if self.engines is None:
+            raise RunnerError("this actor was built without container engines")
+        return self.engines.call(
+            step, timeout_seconds=timeout_seconds, cancelled=cancelled, progress=progress
+        )
+
     def _program(
-        self, step: RunProgram, timeout_seconds: float, cancelled: threading.Event
+        self,
+        step: RunProgram,
+        timeout_seconds: float,
+        cancelled: threading.Event,
+        progress: Progress,
     ) -> tuple[RunState, int, str, bool]:
         path = self.resolve(step.argv[0])
         kept = HeadAndTail(self.kept_bytes)
+        with _input(step.stdin) as stdin:
+            process = self._started(path, step, stdin)
+        with process:
+            state = self._watch(process, kept, timeout_seconds, cancelled, progress)
+            code = process.wait()
+        if state is RunState.RUNNING:
+            state = RunState.SUCCEEDED if code == 0 else RunState.FAILED
+        return state, code, clean_block(kept.value()), kept.truncated
+
+    def _started(self, path: Path, step: RunProgram, stdin: int) -> subprocess.Popen[bytes]:
         try:
-            process = subprocess.Popen(  # noqa: S603 - a list, from a declared plan, no shell
+            return subprocess.Popen(  # noqa: S603 - a list, from a declared plan, no shell
                 [step.argv[0], *step.argv[1:]],
                 executable=path,
                 env=_ENVIRONMENT,
                 cwd="/",
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
             raise RunnerError(f"cannot start {path}: {error}") from error
-        with process:
-            if process.stdout is None:  # it was asked for above
-                raise RunnerError(f"{path} has no output to read")
-            state = self._watch(process, process.stdout, kept, timeout_seconds, cancelled)
-            code = process.wait()
-        if state is RunState.RUNNING:
-            state = RunState.SUCCEEDED if code == 0 else RunState.FAILED
-        return state, code, clean_block(kept.value()), kept.truncated
 
     def _watch(
         self,
         process: subprocess.Popen[bytes],
-        pipe: IO[bytes],
         kept: "HeadAndTail",
         timeout_seconds: float,
         cancelled: threading.Event,
+        progress: Progress,
     ) -> RunState:
         """Read until the program ends; RUNNING then means that nobody stopped it."""
         deadline = self.clock() + timeout_seconds
+        telling = _Telling(kept, progress, self.clock)
+        pipe = process.stdout
+        if pipe is None:
+            raise RunnerError("the program has no output to read")
         os.set_blocking(pipe.fileno(), False)
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
@@ -169,6 +240,7 @@ class Runner:
                     # It closed its output: only its end is left to wait for.
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(_TICK_SECONDS)
+                telling.tell()
         # A daemon that it left behind may hold the pipe: take what is there, wait for no more.
         _drain(pipe, kept)
         return RunState.RUNNING
@@ -222,11 +294,88 @@ class Runner:
             os.close(descriptor)
 
     def _write(self, step: WriteFile) -> tuple[RunState, int, str]:
+        path = Path(step.path)
         try:
-            write_file(Path(step.path), step.content.encode(), mode=step.mode)
+            if not _is_still(path, step.before):
+                return RunState.FAILED, 1, f"{path} is not what it was when this was planned"
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_file(path, step.content.encode(), mode=step.mode)
         except OSError as error:
-            return RunState.FAILED, 1, f"cannot write {step.path}: {error.strerror}"
+            return RunState.FAILED, 1, f"cannot write {path}: {error.strerror}"
         return RunState.SUCCEEDED, 0, "written"
+
+    def _remove(self, step: RemoveFile) -> tuple[RunState, int, str]:
+        path = Path(step.path)
+        try:
+            if not _is_still(path, step.before):
+                return RunState.FAILED, 1, f"{path} is not what it was when this was planned"
+            path.unlink()
+            sync_directory(path.parent)
+        except OSError as error:
+            return RunState.FAILED, 1, f"cannot remove {path}: {error.strerror}"
+        return RunState.SUCCEEDED, 0, "removed"
+
+
+def detached(argv: tuple[str, ...]) -> None:
+    """Start a program of ours that outlives us, where no systemd can keep it. Raises RunnerError.
+
+    Its end is waited for by a thread: a zombie would look alive to whoever asks for its pid.
+    """
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            argv,
+            env=_ENVIRONMENT,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise RunnerError(f"cannot start {argv[0]}: {error.strerror}") from error
+    threading.Thread(target=process.wait, name="reap", daemon=True).start()
+
+
+@dataclass(slots=True)
+class _Telling:
+    """Tell the newest output, seldom, and only where there is some."""
+
+    kept: "HeadAndTail"
+    progress: Progress
+    clock: Callable[[], float]
+    _told: int = 0
+    _next: float = 0.0
+
+    def tell(self) -> None:
+        now = self.clock()
+        if self.kept.size == self._told or now < self._next:
+            return
+        self._told, self._next = self.kept.size, now + _PROGRESS_SECONDS
+        self.progress(clean_block(self.kept.newest(_PROGRESS_BYTES)))
+
+
+@contextlib.contextmanager
+def _input(text: str) -> Iterator[int]:
+    """Give a descriptor to read ``text`` from, that no unread rest of it can block."""
+    if not text:
+        yield subprocess.DEVNULL
+        return
+    descriptor = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(text.encode())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_still(path: Path, before: str | None) -> bool:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return before is None
+    return before is not None and content == before.encode()
 
 
 @dataclass(slots=True)
@@ -235,11 +384,13 @@ class HeadAndTail:
 
     limit: int
     truncated: bool = field(default=False, init=False)
+    size: int = field(default=0, init=False)
     _head: bytearray = field(default_factory=bytearray, init=False)
     _tail: bytearray = field(default_factory=bytearray, init=False)
 
     def add(self, chunk: bytes) -> None:
         """Take what came next."""
+        self.size += len(chunk)
         room = self.limit // 2 - len(self._head)
         self._head += chunk[:room]
         self._tail += chunk[max(0, room) :]
@@ -247,6 +398,11 @@ class HeadAndTail:
         if excess > 0:
             self.truncated = True
             del self._tail[:excess]
+
+    def newest(self, count: int) -> bytes:
+        """Give the last bytes that came."""
+        tail = bytes(self._tail[-count:])
+        return tail if len(tail) == count else (bytes(self._head) + tail)[-count:]
 
     def value(self) -> bytes:
         """Give what was kept, saying where something was left out."""

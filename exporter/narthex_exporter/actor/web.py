@@ -87,6 +87,7 @@ def build_app(engine: Engine, gate: Gate) -> Flask:
         ("/api/v1/runs/<run_id>", "GET", routes.get_run),
         ("/api/v1/runs/<run_id>/events", "GET", routes.run_events),
         ("/api/v1/runs/<run_id>", "DELETE", routes.cancel_run),
+        ("/api/v1/runs/<run_id>/confirm", "POST", routes.confirm_run),
         ("/api/v1/audit", "GET", routes.audit_head),
     ):
         app.add_url_rule(rule, endpoint=view.__name__, view_func=view, methods=[method])
@@ -99,6 +100,7 @@ _ACTS: Final = {
     "get_run": "run",
     "run_events": "run",
     "cancel_run": "run",
+    "confirm_run": "run",
     "audit_head": "audit",
 }
 
@@ -196,7 +198,8 @@ class _Routes:
     def plan(self, name: str) -> Response:
         action = self._action(name)
         params = _params(action.params, _body(PlanRequest, g.body).params)
-        return _json(self.engine.plan(action, params).reply())
+        approvals = self.engine.policy.require_approvals.get(action.danger, 0)
+        return _json(self.engine.plan(action, params).reply(approvals=approvals))
 
     def run(self, name: str) -> Response:
         action = self._action(name)
@@ -223,6 +226,9 @@ class _Routes:
 
     def cancel_run(self, run_id: str) -> Response:
         return _json(self.engine.cancel(run_id, claims=g.claims), status=202)
+
+    def confirm_run(self, run_id: str) -> Response:
+        return _json(self.engine.confirm(run_id, claims=g.claims), status=202)
 
     def audit_head(self) -> Response:
         head = self.gate.audit.head
@@ -264,7 +270,11 @@ class _Routes:
             boot_id=self.gate.boot_id,
             policy=engine.policy.summary(),
             actions=tuple(
-                describe_action(action, unavailable=self._action_unavailable(action))
+                describe_action(
+                    action,
+                    unavailable=self._action_unavailable(action),
+                    approvals=engine.policy.require_approvals.get(action.danger, 0),
+                )
                 for _, action in sorted(engine.catalogue.actions.items())
             ),
             queries=tuple(

@@ -76,6 +76,85 @@ class HostFact:
     boot_seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFact:
+    """Somebody who is signed in. ``terminal`` is like ``pts/0``, ``address`` empty if local."""
+
+    user: str
+    terminal: str
+    address: str
+    since_seconds: float
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerFact:
+    """A listening socket and who holds it; empty words where that cannot be seen.
+
+    ``address`` is as the kernel prints it, ``0.0.0.0`` or ``::`` for all. ``first_seen_seconds``
+    is Unix time, 0 for what was there at the first look.
+    """
+
+    protocol: str
+    address: str
+    port: int
+    pid: int = 0
+    comm: str = ""
+    unit: str = ""
+    container: str = ""
+    first_seen_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionFact:
+    """An established connection, seen from this node; who holds it as in ``ListenerFact``."""
+
+    protocol: str
+    local_address: str
+    local_port: int
+    peer_address: str
+    peer_port: int
+    pid: int = 0
+    comm: str = ""
+    unit: str = ""
+    container: str = ""
+
+
+class SessionFacts(Protocol):
+    """Read who is signed in on a terminal."""
+
+    def list(self) -> Sequence[SessionFact]:
+        """List sessions, oldest first; empty where the machine keeps no record of them."""
+        ...
+
+
+class SocketFacts(Protocol):
+    """Read the sockets of the node's own network namespace."""
+
+    def listeners(self) -> Sequence[ListenerFact]:
+        """List who listens."""
+        ...
+
+    def connections(self) -> Sequence[ConnectionFact]:
+        """List established connections, those of this machine with itself left out."""
+        ...
+
+
+class FileFacts(Protocol):
+    """Read small configuration files."""
+
+    def read(self, path: str) -> str | None:
+        """Read a text file whole; ``None`` where there is none.
+
+        Raises UnavailableError for what is no regular file of UTF-8 text up to 1 MiB.
+        """
+        ...
+
+    def list(self, folder: str) -> Sequence[str]:
+        """List a folder's names, sorted; empty where there is none."""
+        ...
+
+
 class ProcessFacts(Protocol):
     """Read the process table."""
 
@@ -132,4 +211,19 @@ class Facts(Protocol):
     @property
     def host(self) -> HostFacts:
         """The machine itself."""
+        ...
+
+    @property
+    def sessions(self) -> SessionFacts:
+        """Who is signed in."""
+        ...
+
+    @property
+    def sockets(self) -> SocketFacts:
+        """Who listens, and who is connected."""
+        ...
+
+    @property
+    def files(self) -> FileFacts:
+        """Configuration files."""
         ...

@@ -4,14 +4,14 @@ import abc
 import enum
 import inspect
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from narthex_exporter.contract.facts import Facts
-from narthex_exporter.contract.steps import Look, Note, Outcome, Step
+from narthex_exporter.contract.steps import Look, Note, Outcome, Step, Undo
 
 NAME: Final = re.compile(r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*\.[a-z][a-z0-9]*(?:-[a-z0-9]+)*$")
 
@@ -30,6 +30,27 @@ class Danger(enum.StrEnum):
         return list(Danger).index(self)
 
 
+# A run that may take longer gets a process of its own, which the actor's end does not end.
+JOB_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something that an action touches, for the node's policy to judge.
+
+    ``kind`` is ``unit``, ``user``, ``process``, ``container``, ``image``, ``volume``,
+    ``network``, ``project``, ``port`` or ``file``; ``names`` are all that it goes by (an alias and
+    the unit's own name), any of which may be protected. ``why`` tells how it is touched, where
+    that is not plain. What is touched only by the way (the unit that owns a process) must not be
+    denied, but need not be allowed.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    why: str = ""
+    by_the_way: bool = False
+
+
 class Params(BaseModel, abc.ABC):
     """Base of every action's parameters: unknown fields are an error."""
 
@@ -42,6 +63,10 @@ class Params(BaseModel, abc.ABC):
 
         One string for the lock, the audit row and the typed confirmation.
         """
+
+    def targets(self, facts: Facts) -> Iterable[Target]:  # noqa: ARG002
+        """Resolve everything that is touched, here and now, for the node's policy."""
+        return ()
 
 
 class QueryParams(BaseModel):
@@ -60,8 +85,27 @@ P = TypeVar("P", bound=Params)
 Q = TypeVar("Q", bound=QueryParams)
 R = TypeVar("R", bound=Result)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aftermath:
+    """What a run acted on, as it is after the run.
+
+    ``contradiction`` says how it differs from what a success means, ``hint`` what to do after a
+    failure, and ``evidence`` are lines that explain one (a service's last journal lines).
+    """
+
+    state: Mapping[str, Any] | None = None
+    contradiction: str = ""
+    hint: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+# Re-reads what was acted on; the flag says whether the run failed, and so wants evidence.
+After = Callable[[Any, Facts, bool], Aftermath]
+
 # A plan yields steps, and notes for people; behind a Look it receives that step's outcome.
-Plan = Callable[[P, Facts], Generator[Step | Note | Look, Outcome | None, None]]
+Planned = Generator[Step | Note | Look | Undo, Outcome | None, None]
+Plan = Callable[[P, Facts], Planned]
 Read = Callable[[Q, Facts], R]
 
 
@@ -76,13 +120,20 @@ class Action(Generic[P]):
     plan: Plan[P]
     needs: frozenset[str] = frozenset()
     inverse: str | None = None
-    timeout_seconds: float = 60.0
+    timeout_seconds: float = JOB_SECONDS
     root_equivalent: bool = False
+    after: After | None = None
+    settle_seconds: float = 0.0
 
     @property
     def family(self) -> str:
         """The part of the name before the dot."""
         return self.name.partition(".")[0]
+
+    @property
+    def is_job(self) -> bool:
+        """Tell whether it runs in a process of its own, and so outlives the actor."""
+        return self.timeout_seconds > JOB_SECONDS
 
     @property
     def permission(self) -> str:
@@ -138,10 +189,16 @@ def action(
     danger: Danger,
     needs: set[str] | None = None,
     inverse: str | None = None,
-    timeout_seconds: float = 60.0,
+    timeout_seconds: float = JOB_SECONDS,
     root_equivalent: bool = False,
+    after: After | None = None,
+    settle_seconds: float = 0.0,
 ) -> Callable[[Plan[P]], Action[P]]:
-    """Turn a plan function into an Action; its docstring and first annotation are used."""
+    """Turn a plan function into an Action; its docstring and first annotation are used.
+
+    ``after`` re-reads what was acted on, ``settle_seconds`` after the last step: what dies at
+    once does so after whoever started it has said that all went well.
+    """
 
     def declare(plan: Plan[P]) -> Action[P]:
         return Action(
@@ -154,6 +211,8 @@ def action(
             inverse=inverse,
             timeout_seconds=timeout_seconds,
             root_equivalent=root_equivalent,
+            after=after,
+            settle_seconds=settle_seconds,
         )
 
     return declare

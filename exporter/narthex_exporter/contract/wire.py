@@ -62,6 +62,7 @@ class ActionManifest(Message):
     params: dict[str, Any]
     inverse: str | None = None
     root_equivalent: bool = False
+    approvals: int = 0
     available: bool = True
     unavailable_reason: str = ""
 
@@ -102,8 +103,20 @@ class PlannedStep(Message):
     exact: dict[str, Any]
 
 
+class UndoHint(Message):
+    """The action that undoes a run, with its parameters."""
+
+    action: str
+    params: dict[str, Any]
+
+
 class PlanReply(Message):
-    """What a run would do. ``digest`` goes into the run's request: what runs is what was shown."""
+    """What a run would do. ``digest`` goes into the run's request: what runs is what was shown.
+
+    ``approvals`` is how many people besides whoever asks the node's policy wants to approve.
+    ``confirm_seconds`` is within how long the operator must confirm what could cut it off, 0
+    where nothing could.
+    """
 
     action: str
     resource: str
@@ -113,6 +126,9 @@ class PlanReply(Message):
     diff: str = ""
     digest: str
     complete: bool = True
+    approvals: int = 0
+    confirm_seconds: float = 0.0
+    undo: UndoHint | None = None
 
 
 class PlanRequest(Message):
@@ -142,21 +158,41 @@ class RunRequest(Message):
 
 
 class RunState(enum.StrEnum):
-    """Where a run stands; ``unknown`` until its node has been asked."""
+    """Where a run stands.
 
+    ``unapproved``: the operator waits for people who approve it · ``unknown``: until its node has
+    been asked · ``confirming``: done, and brought back unless the operator confirms over a new
+    connection · ``reverted``: it was brought back · ``expired``: nobody approved it in time.
+    """
+
+    UNAPPROVED = "unapproved"
     QUEUED = "queued"
     RUNNING = "running"
+    CONFIRMING = "confirming"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
+    REVERTED = "reverted"
+    EXPIRED = "expired"
     LOST = "lost"
     UNKNOWN = "unknown"
 
     @property
     def final(self) -> bool:
-        """Tell whether it can still change."""
-        return self not in {RunState.QUEUED, RunState.RUNNING, RunState.UNKNOWN}
+        """Tell whether it is over: it can no longer change."""
+        return self not in _OPEN
+
+
+_OPEN: Final = frozenset(
+    {
+        RunState.UNAPPROVED,
+        RunState.QUEUED,
+        RunState.RUNNING,
+        RunState.CONFIRMING,
+        RunState.UNKNOWN,
+    }
+)
 
 
 class StepRecord(Message):
@@ -172,7 +208,10 @@ class StepRecord(Message):
 
 
 class Run(Message):
-    """One run, as its node tells it. ``after`` is the resource's state, re-read after the run."""
+    """One run, as its node tells it. ``after`` is the resource's state, re-read after the run.
+
+    ``undo`` is how to undo it once it has succeeded, where that can be done.
+    """
 
     id: str
     action: str
@@ -183,6 +222,8 @@ class Run(Message):
     error: str = ""
     hint: str = ""
     after: dict[str, Any] | None = None
+    undo: UndoHint | None = None
+    confirm_until: AwareDatetime | None = None
     accepted_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
@@ -195,8 +236,10 @@ class AuditReply(Message):
     head: str
 
 
-def describe_action(action: Action[Any], *, unavailable: str = "") -> ActionManifest:
-    """Derive an action's manifest from its declaration."""
+def describe_action(
+    action: Action[Any], *, unavailable: str = "", approvals: int = 0
+) -> ActionManifest:
+    """Derive an action's manifest from its declaration and what the node's policy asks for."""
     return ActionManifest(
         name=action.name,
         title=action.title,
@@ -208,6 +251,7 @@ def describe_action(action: Action[Any], *, unavailable: str = "") -> ActionMani
         params=action.params.model_json_schema(),
         inverse=action.inverse,
         root_equivalent=action.root_equivalent,
+        approvals=approvals,
         available=not unavailable,
         unavailable_reason=unavailable,
     )

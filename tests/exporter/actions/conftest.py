@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from narthex_exporter.contract.facts import HostFact, ProcessFact, UnitFact
+from narthex_exporter.contract.facts import (
+    ConnectionFact,
+    HostFact,
+    ListenerFact,
+    ProcessFact,
+    SessionFact,
+    UnitFact,
+)
 
 _PROCESS = {
     "ppid": 1, "user": "alice", "uid": 1000, "comm": "sleep", "cmdline": "sleep\x00300",
@@ -57,14 +64,50 @@ class PretendedHost:
 
 
 @dataclass
+class PretendedSessions:
+    found: list[SessionFact] = field(default_factory=list)
+
+    def list(self) -> Sequence[SessionFact]:
+        return self.found
+
+
+@dataclass
+class PretendedSockets:
+    listening: list[ListenerFact] = field(default_factory=list)
+    connected: list[ConnectionFact] = field(default_factory=list)
+
+    def listeners(self) -> Sequence[ListenerFact]:
+        return self.listening
+
+    def connections(self) -> Sequence[ConnectionFact]:
+        return self.connected
+
+
+@dataclass
+class PretendedFiles:
+    found: dict[str, str] = field(default_factory=dict)
+
+    def read(self, path: str) -> str | None:
+        return self.found.get(path)
+
+    def list(self, folder: str) -> Sequence[str]:
+        prefix = folder.rstrip("/") + "/"
+        inside = (path.removeprefix(prefix) for path in self.found if path.startswith(prefix))
+        return sorted({rest.partition("/")[0] for rest in inside})
+
+
+@dataclass
 class PretendedFacts:
     processes: PretendedProcesses = field(default_factory=PretendedProcesses)
     units: PretendedUnits = field(default_factory=PretendedUnits)
     host: PretendedHost = field(default_factory=PretendedHost)
+    sessions: PretendedSessions = field(default_factory=PretendedSessions)
+    sockets: PretendedSockets = field(default_factory=PretendedSockets)
+    files: PretendedFiles = field(default_factory=PretendedFiles)
 
 
 def pretended(facts: dict[str, Any]) -> PretendedFacts:
-    """Build facts from a case's ``processes``, ``units`` and ``units_unavailable``."""
+    """Build facts from a case: ``processes``, ``units``, ``sessions``, ``listeners``…"""
     units: dict[str, UnitFact] = {}
     for raw in facts.get("units", ()):
         fields = {**_UNIT, **raw, "required_by": tuple(raw.get("required_by", ()))}
@@ -76,4 +119,10 @@ def pretended(facts: dict[str, Any]) -> PretendedFacts:
             [ProcessFact(**{**_PROCESS, **raw}) for raw in facts.get("processes", ())]
         ),
         units=PretendedUnits(units, facts.get("units_unavailable", "")),
+        sessions=PretendedSessions([SessionFact(**one) for one in facts.get("sessions", ())]),
+        sockets=PretendedSockets(
+            [ListenerFact(**one) for one in facts.get("listeners", ())],
+            [ConnectionFact(**one) for one in facts.get("connections", ())],
+        ),
+        files=PretendedFiles(dict(facts.get("files", {}))),
     )

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import override
 
-from narthex_exporter.actor.app import CATALOGUE, Actor, Config, build
+from narthex_exporter.actor.app import Actor, build
+from narthex_exporter.actor.node import CATALOGUE, Config
 from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.contract.tickets import Claims, body_digest, sign
 from narthex_exporter.contract.wire import new_run_id

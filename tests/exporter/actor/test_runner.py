@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tests.exporter.actor.conftest import Sleeper, started
 
-from narthex_exporter.actor.jobs import SystemdCaller
 from narthex_exporter.actor.runner import Done, HeadAndTail, Runner, RunnerError
+from narthex_exporter.actor.systemd import SystemdCaller
 from narthex_exporter.contract.steps import (
     DBusCall,
     RunProgram,
@@ -215,7 +215,10 @@ def test_a_file_is_replaced_at_once_keeping_owner_and_mode(runner: Runner, tmp_p
     file.write_text("old")
     file.chmod(0o640)
     inode = file.stat().st_ino
-    assert execute(runner, WriteFile(path=str(file), content="new")).state is RunState.SUCCEEDED
+    stale = execute(runner, WriteFile(path=str(file), content="new", before="other"))
+    assert (stale.state, file.read_text()) == (RunState.FAILED, "old")
+    done = execute(runner, WriteFile(path=str(file), content="new", before="old"))
+    assert done.state is RunState.SUCCEEDED
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("new", 0o640)
     assert file.stat().st_ino != inode
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["file"]
@@ -231,6 +234,7 @@ def test_a_link_or_a_folder_is_not_replaced(runner: Runner, tmp_path: Path) -> N
     target.write_text("old")
     (tmp_path / "link").symlink_to(target)
     for name in ("link", "bin"):
-        done = execute(runner, WriteFile(path=str(tmp_path / name), content="new"))
+        step = WriteFile(path=str(tmp_path / name), content="new", before="old")
+        done = execute(runner, step)
         assert done.state is RunState.FAILED
     assert target.read_text() == "old"

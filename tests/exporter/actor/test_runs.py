@@ -22,7 +22,7 @@ from tests.exporter.actor.conftest import (
 from typing_extensions import override
 
 from narthex_exporter.actions import process as process_actions
-from narthex_exporter.actor import aftermath
+from narthex_exporter.actor import execution
 from narthex_exporter.actor.audit import verify_all
 from narthex_exporter.contract.errors import RefusedError
 from narthex_exporter.contract.facts import Facts
@@ -45,7 +45,7 @@ class WaitParams(Params):
 PLANNED: list[float] = []
 
 
-@action(name="process.wait", title="Wait", danger=Danger.SAFE, timeout_seconds=20)
+@action(name="process.wait", title="Wait", danger=Danger.SAFE)
 def wait(params: WaitParams, _facts: Facts) -> Generator[Step, Outcome | None, None]:
     """Wait."""
     yield RunProgram(argv=("sleep", "--", str(params.seconds)))
@@ -335,10 +335,10 @@ def test_a_process_that_outlives_its_signal_is_a_failure_that_says_what_to_do(
 def test_what_was_done_stays_done_when_it_cannot_be_looked_at(
     rig: Rig, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreadable(*_: object) -> None:
+    def unreadable(*_: object, failed: bool) -> None:
         raise UnavailableError("the system bus went away")
 
-    monkeypatch.setattr(aftermath, "look", unreadable)
+    monkeypatch.setattr(execution, "look_after", unreadable)
     run = rig.client.run("process.signal", **sleeper.named)
     assert (run["state"], run["after"]) == ("succeeded", None)
     assert run["hint"] == "its state could not be read again: the system bus went away"

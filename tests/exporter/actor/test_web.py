@@ -1,5 +1,6 @@
 """SECURITY.md 25 and 59: what comes back for good, bad and hostile requests."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -21,7 +22,6 @@ from narthex_exporter.contract.wire import (
     new_run_id,
 )
 from narthex_exporter.queries import CATALOGUE as QUERIES
-from narthex_exporter.sources.processes import Processes
 from narthex_exporter.sources.systemd import Units
 
 JSON = st.recursive(
@@ -177,9 +177,10 @@ def test_a_bus_that_does_not_answer_is_told_and_is_no_fault(rig: Rig, tmp_path: 
     # A node where systemd runs, and its bus is dead.
     (tmp_path / "bus").write_text("")
     units = Units(run=rig.actor.engine.runner.read, bus_socket=tmp_path / "bus", runtime=tmp_path)
-    rig.actor.engine.facts = NodeFacts(
-        processes=Processes(), units=units, host=rig.actor.engine.facts.host
-    )
+    engine = rig.actor.engine
+    assert isinstance(engine.facts, NodeFacts)
+    engine.facts = dataclasses.replace(engine.facts, units=units)
+    engine.needs = {"systemd": units.unavailable}
     for reply in (
         rig.client.query("service.list"),
         rig.client.plan("service.restart", unit="nginx.service"),

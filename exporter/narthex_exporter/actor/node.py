@@ -1,0 +1,87 @@
+"""What the actor and its jobs share: where things are, what reads the node and what changes it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from narthex_exporter import actions, queries
+from narthex_exporter.actor.confirm import Confirmations
+from narthex_exporter.actor.facts import NodeFacts
+from narthex_exporter.actor.runner import Runner
+from narthex_exporter.actor.systemd import SystemdCaller
+from narthex_exporter.actor.transient import PROGRAM, Launcher, launcher_for
+from narthex_exporter.contract.spec import Catalogue
+from narthex_exporter.sources.host import Host
+from narthex_exporter.sources.processes import Processes
+from narthex_exporter.sources.smallfiles import SmallFiles
+from narthex_exporter.sources.sockets import Sockets
+from narthex_exporter.sources.systemd import Units
+from narthex_exporter.sources.terminals import Terminals
+
+CATALOGUE = Catalogue(actions=actions.CATALOGUE, queries=queries.CATALOGUE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the command line says. ``program`` is how jobs and timers start ours again."""
+
+    node_dir: Path
+    state_dir: Path
+    socket: Path
+    policy_file: Path
+    protected: tuple[int, ...] = ()
+    program: tuple[str, ...] = PROGRAM
+
+    @property
+    def runs_file(self) -> Path:
+        """The journal of runs."""
+        return self.state_dir / "runs.sqlite3"
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Where jobs hold their locks."""
+        return self.state_dir / "jobs"
+
+    def arguments(self) -> tuple[str, ...]:
+        """Give the flags by which ``narthex actor`` finds all this again, for jobs."""
+        flags = (
+            f"--state.dir={self.node_dir}",
+            f"--actor.state-dir={self.state_dir}",
+            f"--actor.socket={self.socket}",
+            f"--policy.file={self.policy_file}",
+        )
+        # A job has another parent than the actor, which it must not touch either.
+        protected = sorted({*self.protected, os.getpid()})
+        return flags + tuple(f"--protect-pid={pid}" for pid in protected if pid > 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hands:
+    """What reads the node, what changes it, and what starts programs that outlive us."""
+
+    facts: NodeFacts
+    runner: Runner
+    launcher: Launcher
+    confirmations: Confirmations
+
+
+def open_node(config: Config) -> Hands:
+    """Put together what reads and changes this node."""
+    processes = Processes(protected=config.protected)
+    runner = Runner(start_ticks=processes.start_ticks, dbus=SystemdCaller())
+    launcher = launcher_for(runner, program=config.program)
+    facts = NodeFacts(
+        processes=processes,
+        units=Units(run=runner.read),
+        host=Host(),
+        sessions=Terminals(),
+        sockets=Sockets(processes=processes),
+        files=SmallFiles(),
+    )
+    confirmations = Confirmations(
+        folder=config.state_dir / "confirm",
+        runner=runner,
+        launcher=launcher,
+        arguments=config.arguments(),
+    )
+    return Hands(facts=facts, runner=runner, launcher=launcher, confirmations=confirmations)
