@@ -135,7 +135,7 @@ def serve(config: Config, *, environment: Mapping[str, str] = os.environ) -> Non
         sock = naming(passed or listen_unix(config.socket, mode=0o660))
         server = Server(
             app=actor.wsgi,
-            listeners=[Listener(sock=sock)],
+            listeners=[Listener(sock=sock, lent=passed is not None)],
             limits=Limits(connections=128, connections_per_peer=128),
         )
         with server:

@@ -8,6 +8,7 @@ handshake, for the headers and between requests, and connections are bounded in 
 
 import contextlib
 import logging
+import os
 import select
 import socket
 import ssl
@@ -61,6 +62,7 @@ class Listener:
     Where ``tls`` asks for client certificates, each must name one identity, of ``cluster`` where
     that is given. With ``foreign`` the CA that lets peers in may be another's, and could write any
     name: a peer is somebody only if our own CA, in the file ``own_ca``, signed its certificate.
+    One that is ``lent`` by systemd outlives us: who connects between two of us waits in its queue.
     """
 
     sock: socket.socket
@@ -68,6 +70,7 @@ class Listener:
     cluster: str | None = None
     foreign: bool = False
     own_ca: Path | None = None
+    lent: bool = False
     scheme: str = "http"
 
 
@@ -135,9 +138,11 @@ class Server:
     # Those that have neither shown a certificate nor sent a request, the oldest first.
     _unproven: dict[_Guest, None] = field(default_factory=dict, init=False)
     _acceptors: list[threading.Thread] = field(default_factory=list, init=False)
+    _wakers: tuple[int, ...] = field(default=(), init=False)
 
     def start(self) -> None:
         """Begin to accept, in threads of the server's own."""
+        self._wakers = os.pipe2(os.O_CLOEXEC)
         for listener in self.listeners:
             if listener.tls is not None:
                 listener.tls.get()  # a wrong certificate fails here, not at the first peer
@@ -150,10 +155,11 @@ class Server:
     def stop(self, *, drain_seconds: float = 5.0) -> None:
         """Close the listeners, let requests under way finish, then cut what is left."""
         self._stopping.set()
+        self._wake()
         for listener in self.listeners:
-            with contextlib.suppress(OSError):
-                listener.sock.shutdown(socket.SHUT_RDWR)
-            listener.sock.close()
+            if not listener.lent:
+                with contextlib.suppress(OSError):
+                    listener.sock.shutdown(socket.SHUT_RDWR)
         deadline = self.clock() + drain_seconds
         while self._busy and self.clock() < deadline:
             time.sleep(0.02)
@@ -162,6 +168,9 @@ class Server:
                 _cut(guest.sock)
         for thread in self._acceptors:
             thread.join(timeout=1.0)
+        for listener in self.listeners:
+            listener.sock.close()
+        self._close_wakers()
         deadline = self.clock() + _END_SECONDS
         while self.connections and self.clock() < deadline:
             time.sleep(0.01)
@@ -195,8 +204,24 @@ class Server:
         """Tell whether every listener still accepts."""
         return bool(self._acceptors) and all(thread.is_alive() for thread in self._acceptors)
 
+    def _wake(self) -> None:
+        """Let every acceptor see that we stop."""
+        if self._wakers:
+            os.write(self._wakers[1], b"x")
+
+    def _close_wakers(self) -> None:
+        for descriptor in self._wakers:
+            os.close(descriptor)
+        self._wakers = ()
+
     def _accept(self, listener: Listener) -> None:
+        waiting = select.poll()
+        waiting.register(listener.sock.fileno(), select.POLLIN)
+        waiting.register(self._wakers[0], select.POLLIN)
         while not self._stopping.is_set():
+            waiting.poll()
+            if self._stopping.is_set():
+                return
             try:
                 sock, address = listener.sock.accept()
             except OSError:
