@@ -271,6 +271,7 @@ def running(config: OperatorConfig) -> Iterator[Parts]:
             build_gateway(
                 name_of=parts.core.nodes.name_of,
                 logs_url=config.logs_url,
+                ticket_keys=parts.core.signer.ticket_keys,
                 registry=parts.registry,
             ),
             config.gateway,

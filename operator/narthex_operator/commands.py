@@ -17,6 +17,7 @@ from narthex_exporter.logfmt import LEVELS, Format, set_up
 from narthex_exporter.signals import Signals
 from narthex_exporter.transport.server import Limits, Listener, Server
 from narthex_operator.config import OperatorConfig, load_operator_config
+from narthex_operator.security.signer_client import SignerClient
 from narthex_operator.services.access import Actor, Role, local_actor
 from narthex_operator.services.bootstrap import CoreServices, open_services
 from narthex_operator.signer.app import MAX_BODY_BYTES, SignerApp
@@ -89,18 +90,16 @@ def operator(
     serve(config)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--state.dir",
     "state_dir",
-    required=True,
     type=click.Path(path_type=Path, file_okay=False),
     help="Where its keys and its audit are; made at the first start, closed to others.",
 )
 @click.option(
     "--socket",
     "socket_path",
-    required=True,
     type=click.Path(path_type=Path),
     help="The Unix socket to listen on.",
 )
@@ -109,16 +108,23 @@ def operator(
 )
 @click.option("--init", is_flag=True, help="Make the keys where there are none, then end.")
 @_log_options
+@click.pass_context
 def signer(
+    ctx: click.Context,
     *,
-    state_dir: Path,
-    socket_path: Path,
+    state_dir: Path | None,
+    socket_path: Path | None,
     allow_uid: tuple[int, ...],
     init: bool,
     log_level: str,
     log_format: Format,
 ) -> None:
     """Run the signer: the only holder of the CA key and the ticket keys."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if state_dir is None or socket_path is None:
+        missing = "--state.dir" if state_dir is None else "--socket"
+        raise click.UsageError(f"Missing option '{missing}'.")
     set_up(level=log_level, form=log_format, component="signer")
     store = open_key_store(state_dir)
     try:
@@ -135,6 +141,26 @@ def signer(
         ledger.close()
     finally:
         store.close()
+
+
+@signer.command("rotate")
+@click.option(
+    "--socket",
+    "socket_path",
+    type=click.Path(path_type=Path),
+    help="The running signer's socket; by default as in the operator's configuration.",
+)
+@click.option("--force", is_flag=True, help="Also where nodes may not know the next key yet.")
+@_config_option
+def signer_rotate(socket_path: Path | None, config_file: Path | None, *, force: bool) -> None:
+    """Let the next ticket key sign from now on, and publish a new next one.
+
+    Nodes know the next key already, so no request is lost; those that have been down since it
+    was published learn it when they are up again. Only root and the signer's own user may.
+    """
+    done = SignerClient(socket=socket_path or _load(config_file).signer_socket).rotate(force=force)
+    click.echo(f"rotated to version {done.version}: {done.current} signs, {done.next} is next")
+    click.echo(f"tickets by {done.retired} are refused as soon as nodes fetch the new keys")
 
 
 @click.group()

@@ -8,14 +8,14 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from narthex_exporter import actions, queries
 from narthex_exporter.actor.audit import Audit
-from narthex_exporter.actor.authority import Authority, load_authority
+from narthex_exporter.actor.authority import Authority, LiveAuthority
 from narthex_exporter.actor.engine import Engine
 from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.jobs import SystemdCaller
@@ -56,7 +56,7 @@ class Actor:
     """A built actor: its application, and what can be reloaded or must be closed."""
 
     config: Config
-    authority: Authority
+    authority: LiveAuthority
     engine: Engine
     audit: Audit
     store: RunStore
@@ -69,10 +69,7 @@ class Actor:
         except ConfigError as error:
             self.engine.policy = OFF
             log.error("policy.wrong", extra={"error": str(error), "mode": "off"})  # noqa: TRY400
-        try:
-            self.authority = load_authority(self.config.node_dir, self.config.state_dir)
-        except ConfigError as error:
-            log.error("keys.wrong", extra={"error": str(error)})  # noqa: TRY400
+        self.authority.reload()
         self.audit.append("actor.reloaded", policy=self.engine.policy.summary())
 
     def close(self) -> None:
@@ -88,13 +85,14 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
     """Build an actor for a while, failing closed. Raises NarthexError."""
     policy = load_policy(config.policy_file)
     make_state_dir(config.state_dir)
-    authority = load_authority(config.node_dir, config.state_dir)
+    authority = LiveAuthority(node_dir=config.node_dir, state_dir=config.state_dir)
     host = Host()
     boot_id = host.get().boot_id
     with contextlib.ExitStack() as opened:
         opened.enter_context(alone(config.state_dir))
         audit = Audit(config.state_dir / "audit.jsonl", boot_id=boot_id)
         opened.callback(audit.close)
+        authority.changed = _recording(audit)
         store = RunStore(config.state_dir / "runs.sqlite3")
         opened.callback(store.close)
         processes = Processes(protected=config.protected)
@@ -116,7 +114,7 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
         actor.wsgi = build_app(
             engine,
             Gate(
-                authority=lambda: actor.authority,
+                authority=authority.get,
                 instance=instance,
                 boot_id=boot_id,
                 version=version,
@@ -127,6 +125,13 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
         )
         yield actor
         actor.close()
+
+
+def _recording(audit: Audit) -> Callable[[Authority], None]:
+    def changed(authority: Authority) -> None:
+        audit.append("keys.changed", version=authority.version, kids=sorted(authority.keys))
+
+    return changed
 
 
 @contextlib.contextmanager

@@ -201,8 +201,7 @@ class NodeClient:
             try:
                 return self._send(node, call, ticket=ticket)
             except NodeProblemError as error:
-                # The actor was restarted, or forgot: its reply brought the present nonce.
-                if last or error.problem.type != "ticket-nonce":
+                if last or not _worth_another_ticket(error.problem):
                     raise
                 nonce = self._take(node)
         raise NotUnderstoodError(
@@ -305,6 +304,16 @@ class NodeClient:
                 f"node {node.name} answers something else than is expected of it",
                 hint="is its release older than the operator's?",
             ) from error
+
+
+def _worth_another_ticket(problem: Problem) -> bool:
+    """Tell whether nothing was done, and a fresh ticket can do better.
+
+    The actor was restarted or forgot: its reply brought the present nonce. Or the key that signed
+    was retired while the request was under way: its successor signs the next ticket.
+    """
+    retired = problem.type == "ticket-invalid" and problem.title == "key"
+    return retired or problem.type == "ticket-nonce"
 
 
 def _raise_for(node: NodeRef, reply: Reply) -> None:
