@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from narthex_exporter import actions, queries
 from narthex_exporter.actor.audit import Audit
@@ -23,7 +23,9 @@ from narthex_exporter.actor.nonces import Nonces
 from narthex_exporter.actor.peers import naming
 from narthex_exporter.actor.policy import OFF, load_policy
 from narthex_exporter.actor.runner import Runner
+from narthex_exporter.actor.status import Status
 from narthex_exporter.actor.store import RunStore
+from narthex_exporter.actor.tally import Tally
 from narthex_exporter.actor.throttle import Throttle
 from narthex_exporter.actor.web import Gate, build_app
 from narthex_exporter.contract.spec import Catalogue
@@ -50,6 +52,11 @@ class Config:
     policy_file: Path
     protected: tuple[int, ...] = ()
 
+    @property
+    def status_file(self) -> Path:
+        """What the exporter reads: beside the socket, in a folder that is the actor's."""
+        return self.socket.with_suffix(".json")
+
 
 @dataclass(slots=True, kw_only=True)
 class Actor:
@@ -60,6 +67,7 @@ class Actor:
     engine: Engine
     audit: Audit
     store: RunStore
+    tally: Tally
     wsgi: WSGIApp = field(init=False)
 
     def reload(self) -> None:
@@ -76,6 +84,7 @@ class Actor:
         """Let runs finish for a while, then close the files."""
         self.engine.stop()
         self.audit.append("actor.stopped")
+        self.tally.save()
         self.store.close()
         self.audit.close()
 
@@ -108,9 +117,25 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
         )
         instance = secrets.token_hex(16)
         version = importlib.metadata.version("narthex")
+        tally = Tally(
+            path=config.state_dir / "sums.json",
+            cluster=authority.get().cluster,
+            node=authority.get().node,
+            actions=frozenset(catalogue.actions),
+        )
+        tally.catch_up(audit)
+        status = Status(path=config.status_file, engine=engine, tally=tally)
+        audit.written = _counting(tally, status)
         audit.append("actor.started", instance=instance, version=version, policy=policy.summary())
         engine.recover()
-        actor = Actor(config=config, authority=authority, engine=engine, audit=audit, store=store)
+        actor = Actor(
+            config=config,
+            authority=authority,
+            engine=engine,
+            audit=audit,
+            store=store,
+            tally=tally,
+        )
         actor.wsgi = build_app(
             engine,
             Gate(
@@ -123,8 +148,18 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
                 refusals=Throttle(),
             ),
         )
+        status.start()
+        opened.callback(status.stop)
         yield actor
         actor.close()
+
+
+def _counting(tally: Tally, status: Status) -> Callable[[dict[str, Any]], None]:
+    def written(row: dict[str, Any]) -> None:
+        tally.note(row)
+        status.changed()
+
+    return written
 
 
 def _recording(audit: Audit) -> Callable[[Authority], None]:
