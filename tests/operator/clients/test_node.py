@@ -203,7 +203,8 @@ def test_it_is_not_signed_again_and_again(
 @pytest.mark.parametrize(
     "body",
     [b"", b"[]", b"{}", b"[" * 100_000, b'{"seq": -1, "head": "", "first": 0}',
-     b'{"seq": 1e400, "head": "", "first": 0}', b'{"seq": 1, "head": "", "first": 0, "rows": [1]}'],
+     b'{"seq": 1e400, "head": "", "first": 0}',
+     b'{"seq": 1, "head": "", "first": 0, "rows": [1]}'],
 )  # fmt: skip
 def test_an_audit_that_is_none_is_not_understood(
     node: RealNode, client: NodeClient, body: bytes
