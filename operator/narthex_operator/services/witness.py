@@ -5,6 +5,7 @@ our ledger. Neither can cut or restamp its record without the other's contradict
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from narthex_exporter.contract.wire import AuditRows
 from narthex_operator.clients.node import Asker, NodeClient, NodeRef
 from narthex_operator.db import Database
 from narthex_operator.db.models import AuditEntry, Node, NodeAuditHead, NodeAuditProblem
-from narthex_operator.errors import NodeProblemError, OperatorError
+from narthex_operator.errors import LimitedError, NodeProblemError, OperatorError
 from narthex_operator.security.chain import clean
 from narthex_operator.services.access import Actor
 from narthex_operator.services.audit import AuditLedger
@@ -41,6 +42,8 @@ CONTRADICTED: Final = "node-audit.contradicted"
 # So many pages of rows are read of one node in one turn; the next turn goes on.
 _PAGES: Final = 20
 _KEPT_HEADS: Final = 500
+# The signer gives one subject 20 tickets a second: a thousand nodes take most of a minute.
+_PATIENCE: Final = 12
 # A hostile node must not fill our ledger.
 _TOLD_AT_ONCE: Final = 20
 _SELF: Final = Actor(id="local:witness", name="witness", grants=())
@@ -87,6 +90,7 @@ class Witness:
     audit: AuditLedger
     nodes: NodeClient
     clock: Callable[[], datetime] = _now
+    sleep: Callable[[float], None] = time.sleep
     _silent: set[str] = field(default_factory=set, init=False)
 
     def poll(self) -> None:
@@ -201,7 +205,7 @@ class Witness:
         while left is None or left > 0:
             left = None if left is None else left - 1
             try:
-                page = self.nodes.audit(node, ASKER, after=walk.known.seq)
+                page = self._page(node, walk.known.seq)
                 walk = self._step(node, walk, page, heads=heads, new=new)
             except NodeProblemError as error:
                 if error.problem.type != "audit-damaged":
@@ -215,6 +219,15 @@ class Witness:
         if walk.done and lost > walk.known.seq:
             walk = _with(walk, _cut(Known(seq=lost, head=heads[lost]), walk.known.seq))
         return walk
+
+    def _page(self, node: NodeRef, after: int) -> AuditRows:
+        """Ask for rows; where the signer gives no more tickets just now, wait for the next."""
+        for _ in range(_PATIENCE):
+            try:
+                return self.nodes.audit(node, ASKER, after=after)
+            except LimitedError as error:
+                self.sleep(error.retry_after_seconds)
+        return self.nodes.audit(node, ASKER, after=after)
 
     def _step(
         self, node: NodeRef, walk: Walk, page: AuditRows, *, heads: Mapping[int, str], new: bool

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 from tests.operator.audit.conftest import ADMIN, Site
+from typing_extensions import override
 
 from narthex_exporter.contract.chain import GENESIS, row_hash
 from narthex_exporter.contract.wire import RunRequest, new_run_id
 from narthex_operator.clients.node import Asker
 from narthex_operator.db import Database
 from narthex_operator.db.models import AuditCheckpoint, AuditEntry, NodeAuditHead
+from narthex_operator.errors import LimitedError
 from narthex_operator.security.chain import link
 from narthex_operator.services.audit import _content
 from narthex_operator.services.verification import Verifier
@@ -262,6 +264,33 @@ def test_a_hostile_node_is_told_and_breaks_nothing(site: Site, what: str) -> Non
     assert site.problems()
     assert len(site.told("node-audit")) <= 42
     assert site.desk.audit.verify().intact
+
+
+class Scarce(Hostile):
+    """A node for which there is no ticket at first."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(seq=0, head=GENESIS, first=0)
+        self.times = times
+
+    @override
+    def audit(self, *args: Any, **more: Any) -> Any:
+        self.times -= 1
+        if self.times >= 0:
+            raise LimitedError("too many tickets", retry_after_seconds=5)
+        return super().audit(*args, **more)
+
+
+def test_where_tickets_are_scarce_it_waits(site: Site) -> None:
+    waited: list[float] = []
+    site.witness.sleep = waited.append
+    site.witness.nodes = Scarce(3)  # type: ignore[assignment] # the part in use
+    site.witness.poll()
+    assert waited == [5, 5, 5]
+    assert (site.problems(), site.witness._silent) == ({}, set())
+    site.witness.nodes = Scarce(99)  # type: ignore[assignment]
+    site.witness.poll()
+    assert site.witness._silent == {site.node.id}
 
 
 def test_heads_are_kept_but_not_without_end(site: Site, database: Database) -> None:
