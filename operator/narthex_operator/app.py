@@ -45,6 +45,8 @@ from narthex_operator.services.interfaces import Services
 from narthex_operator.services.logs import LogService
 from narthex_operator.services.retention import Retention
 from narthex_operator.services.runs import RunService
+from narthex_operator.services.verification import Verifier
+from narthex_operator.services.witness import Witness
 from narthex_operator.telemetry import build_registry
 from narthex_operator.webapp import create_app
 from narthex_panel import build as build_panel
@@ -59,6 +61,8 @@ GATEWAY_LIMITS: Final = Limits(body_bytes=4 << 20, connections=1024, connections
 DRAIN_SECONDS: Final = 10.0
 _RECONCILE_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 15.0
+_WITNESS_SECONDS: Final = 60.0
+_VERIFY_SECONDS: Final = 86_400.0
 _CERTIFICATE_SECONDS: Final = 3600.0
 _RETENTION_SECONDS: Final = 86_400.0
 
@@ -84,6 +88,8 @@ class Parts:
     delivery: Delivery
     alerts: AlertService
     services: Services
+    witness: Witness
+    verifier: Verifier
     registry: CollectorRegistry
     durations: Histogram
 
@@ -124,6 +130,8 @@ class Parts:
             Job(name="reconcile", seconds=_RECONCILE_SECONDS, run=self.delivery.reconcile),
             Job(name="alerts", seconds=_POLL_SECONDS, run=self.alerts.poll),
             Job(name="checkpoint", seconds=_RECONCILE_SECONDS, run=self._checkpoint),
+            Job(name="node-audits", seconds=_WITNESS_SECONDS, run=self.witness.poll),
+            Job(name="verification", seconds=_VERIFY_SECONDS, run=self.verifier.run),
             Job(name="certificates", seconds=_CERTIFICATE_SECONDS, run=self._renew),
             Job(name="sessions", seconds=_CERTIFICATE_SECONDS,
                 run=self.core.accounts.forget_old_sessions),
@@ -230,8 +238,13 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         alerts=alerts,
         logs=LogService(nodes=core.nodes, loki=clients.logs),
     )
+    witness = Witness(database=database, audit=audit, nodes=clients.nodes)
+    verifier = Verifier(audit=audit, witness=witness)
     registry, durations = build_registry(
-        core.database, version=version, watchdog_at=lambda: alerts.watchdog_at
+        core.database,
+        version=version,
+        watchdog_at=lambda: alerts.watchdog_at,
+        verified=lambda: verifier.last,
     )
     return Parts(
         config=config,
@@ -241,6 +254,8 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         delivery=delivery,
         alerts=alerts,
         services=services,
+        witness=witness,
+        verifier=verifier,
         registry=registry,
         durations=durations,
     )
@@ -271,6 +286,7 @@ def running(config: OperatorConfig) -> Iterator[Parts]:
             build_gateway(
                 name_of=parts.core.nodes.name_of,
                 logs_url=config.logs_url,
+                ticket_keys=parts.core.signer.ticket_keys,
                 registry=parts.registry,
             ),
             config.gateway,

@@ -38,6 +38,11 @@ class Config:
         return self.state_dir / "runs.sqlite3"
 
     @property
+    def status_file(self) -> Path:
+        """What the exporter reads: beside the socket, in a folder that is the actor's."""
+        return self.socket.with_suffix(".json")
+
+    @property
     def jobs_dir(self) -> Path:
         """Where jobs hold their locks."""
         return self.state_dir / "jobs"

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from narthex_exporter.actor.audit import AuditError
+from narthex_exporter.actor.audit import AuditError, DamagedError
 from narthex_exporter.actor.engine import (
     BusyError,
     ConflictError,
@@ -51,6 +51,7 @@ _PROBLEMS: Final[tuple[tuple[type[NarthexError], str, int], ...]] = (
     (BusyError, "resource-busy", 409),
     (RefusedError, "refused", 409),
     (RateError, "rate-limited", 429),
+    (DamagedError, "audit-damaged", 409),
     (AuditError, "unavailable", 503),
     (UnavailableError, "unavailable", 503),
 )

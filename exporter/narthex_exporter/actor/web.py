@@ -1,9 +1,11 @@
 """Answer the operator's requests: every route but one verifies a ticket first."""
 
 import hashlib
+import json
 import logging
 import re
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -28,8 +30,9 @@ from narthex_exporter.contract.headers import (
     TICKET_HEADER,
 )
 from narthex_exporter.contract.spec import Action, Query
-from narthex_exporter.contract.tickets import Claims
+from narthex_exporter.contract.tickets import AuditHead, Claims
 from narthex_exporter.contract.wire import (
+    MAX_AUDIT_ROWS,
     MAX_BODY_BYTES,
     AuditReply,
     FieldError,
@@ -51,6 +54,8 @@ RUN_ID: Final = re.compile(
 )
 _STALE: Final = frozenset({"instance", "nonce"})
 _JSON: Final = "application/json"
+# One row may be as large as a request; the operator reads at most 8 MiB.
+_AUDIT_BYTES: Final = 1 << 20
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -109,6 +114,8 @@ class _Routes:
     def __init__(self, engine: Engine, gate: Gate) -> None:
         self.engine = engine
         self.gate = gate
+        self._witnessed: AuditHead | None = None
+        self._lock = threading.Lock()
 
     def check_ticket(self) -> Response | None:
         """Let only what a ticket allows pass, paths that do not exist included."""
@@ -231,8 +238,26 @@ class _Routes:
         return _json(self.engine.confirm(run_id, claims=g.claims), status=202)
 
     def audit_head(self) -> Response:
-        head = self.gate.audit.head
-        return _json(AuditReply(seq=head.seq, head=head.hash))
+        self._witness(g.claims.ah)
+        if "after" not in request.args:
+            head = self.gate.audit.head
+            return _json(AuditReply(seq=head.seq, head=head.hash))
+        part = self.gate.audit.after(
+            _number("after", most=1 << 53),
+            limit=_number("limit", most=MAX_AUDIT_ROWS, default=MAX_AUDIT_ROWS),
+            most_bytes=_AUDIT_BYTES,
+        )
+        # By the record's own writer: it takes text that is no Unicode, as rows may hold.
+        told = {"seq": part.head.seq, "head": part.head.hash, "first": part.first}
+        return Response(json.dumps({**told, "rows": part.rows}), mimetype=_JSON)
+
+    def _witness(self, head: AuditHead | None) -> None:
+        """Keep the head of the operator's ledger where the operator cannot change it."""
+        with self._lock:
+            if head is None or head == self._witnessed:
+                return
+            self.gate.audit.append("operator.witnessed", operator_head=head.model_dump())
+            self._witnessed = head
 
     def known_problem(self, error: NarthexError) -> Response:
         """Tell a known error as a problem; refusals to act are audited."""
@@ -308,6 +333,15 @@ def _body(model: type[M], body: bytes) -> M:
 
 def _params(model: type[M], raw: dict[str, Any]) -> M:
     return _validated(model, raw, prefix="params.")
+
+
+def _number(name: str, *, most: int, default: int | None = None) -> int:
+    text = request.args.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isascii() or not text.isdigit() or int(text[:20]) > most:
+        raise InvalidError((FieldError(path=name, message=f"a whole number up to {most}"),))
+    return int(text)
 
 
 def _validated(model: type[M], raw: Any, *, prefix: str) -> M:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.spec import Action, Danger, Query
 
 PROTOCOL: Final = 1
+MAX_AUDIT_ROWS: Final = 500
 MAX_BODY_BYTES: Final = 1 << 20
 
 
@@ -234,6 +235,19 @@ class AuditReply(Message):
 
     seq: int
     head: str
+
+
+class AuditRows(Message):
+    """Rows of the node's audit chain as they stand there, on from one that was asked for.
+
+    ``first`` is the oldest row that the node still has (older ones go by rotation), 0 where it
+    has none; ``seq`` and ``head`` are its newest one's.
+    """
+
+    seq: int = Field(ge=0, lt=1 << 53)
+    head: str = Field(max_length=64)
+    first: int = Field(ge=0, lt=1 << 53)
+    rows: tuple[dict[str, Any], ...] = ()
 
 
 def describe_action(

@@ -23,6 +23,8 @@ WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 # The environ key under which an application finds the verified Identity of its peer, or None.
 PEER: Final = "narthex.peer"
+# The user at the other end of a Unix socket, as the kernel knows it; None elsewhere.
+PEER_UID: Final = "narthex.peer-uid"
 # The same for the peer's certificate as DER, or None: for listeners with `foreign` peers.
 CERTIFICATE: Final = "narthex.peer_certificate"
 _CHUNK: Final = 65536
@@ -45,9 +47,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Who is at the other end. ``address`` is empty for a Unix socket."""
+    """Who is at the other end. ``address`` is empty for a Unix socket, where ``uid`` is known."""
 
     address: str
+    uid: int | None = None
     identity: Identity | None = None
     certificate: bytes | None = None
 
@@ -217,6 +220,7 @@ class Connection:
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
             PEER: self.peer.identity,
+            PEER_UID: self.peer.uid,
             CERTIFICATE: self.peer.certificate,
         }
         for name, value in headers:

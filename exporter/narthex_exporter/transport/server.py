@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.transport.connection import (
     CERTIFICATE,
     PEER,
+    PEER_UID,
     Connection,
     Limits,
     Peer,
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 __all__ = [
     "CERTIFICATE",
     "PEER",
+    "PEER_UID",
     "Limits",
     "ListenError",
     "Listener",
@@ -49,6 +52,7 @@ __all__ = [
 
 # How long a connection that was cut may take to end.
 _END_SECONDS: Final = 1.0
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred
 
 
 class ListenError(NarthexError):
@@ -352,8 +356,16 @@ def _peer(listener: Listener, sock: socket.socket, address: str) -> Peer:
     if der is not None and listener.foreign and listener.own_ca is not None:
         ours = issued_by(der, listener.own_ca)
     identity = identify(der, cluster=listener.cluster) if der is not None and ours else None
-    own = "" if sock.family == socket.AF_UNIX else address
-    return Peer(address=own, identity=identity, certificate=der)
+    if sock.family == socket.AF_UNIX:
+        return Peer(address="", uid=_uid(sock))
+    return Peer(address=address, identity=identity, certificate=der)
+
+
+def _uid(sock: socket.socket) -> int:
+    """Tell which user connected, as the kernel noted it. See unix(7)."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _pid, uid, _gid = _CREDENTIALS.unpack(raw)
+    return int(uid)
 
 
 def _cut(sock: socket.socket) -> None:

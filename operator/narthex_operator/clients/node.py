@@ -21,6 +21,8 @@ from narthex_exporter.contract.headers import (
 )
 from narthex_exporter.contract.tickets import AuditHead, Claims, body_digest
 from narthex_exporter.contract.wire import (
+    MAX_AUDIT_ROWS,
+    AuditRows,
     Manifest,
     PlanReply,
     Problem,
@@ -179,6 +181,19 @@ class NodeClient:
         call = Call(method="DELETE", target=f"/api/v1/runs/{run_id}", act="run", op=run_id)
         return self._read_run(node, self._ask(node, asker, call), run_id)
 
+    def audit(
+        self, node: NodeRef, asker: Asker, *, after: int, limit: int = MAX_AUDIT_ROWS
+    ) -> AuditRows:
+        """Read rows of the node's own audit, on from row ``after``."""
+        target = f"/api/v1/audit?after={after}&limit={limit}"
+        call = Call(method="GET", target=target, act="audit", seconds=WORK_SECONDS)
+        reply = self._ask(node, asker, call)
+        try:
+            # Not by pydantic's own reader: rows may hold text that is no Unicode, and count so.
+            return AuditRows.model_validate(json.loads(reply.body))
+        except (ValueError, RecursionError) as error:
+            raise _not_understood(node) from error
+
     def instance(self, node_id: str) -> str:
         """Tell the start of the node's actor that answered last; empty when not known."""
         with self._lock:
@@ -201,8 +216,7 @@ class NodeClient:
             try:
                 return self._send(node, call, ticket=ticket)
             except NodeProblemError as error:
-                # The actor was restarted, or forgot: its reply brought the present nonce.
-                if last or error.problem.type != "ticket-nonce":
+                if last or not _worth_another_ticket(error.problem):
                     raise
                 nonce = self._take(node)
         raise NotUnderstoodError(
@@ -301,10 +315,24 @@ class NodeClient:
         try:
             return kind.model_validate_json(reply.body)
         except ValidationError as error:
-            raise NotUnderstoodError(
-                f"node {node.name} answers something else than is expected of it",
-                hint="is its release older than the operator's?",
-            ) from error
+            raise _not_understood(node) from error
+
+
+def _not_understood(node: NodeRef) -> NotUnderstoodError:
+    return NotUnderstoodError(
+        f"node {node.name} answers something else than is expected of it",
+        hint="is its release older than the operator's?",
+    )
+
+
+def _worth_another_ticket(problem: Problem) -> bool:
+    """Tell whether nothing was done, and a fresh ticket can do better.
+
+    The actor was restarted or forgot: its reply brought the present nonce. Or the key that signed
+    was retired while the request was under way: its successor signs the next ticket.
+    """
+    retired = problem.type == "ticket-invalid" and problem.title == "key"
+    return retired or problem.type == "ticket-nonce"
 
 
 def _raise_for(node: NodeRef, reply: Reply) -> None:

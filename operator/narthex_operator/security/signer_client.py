@@ -21,6 +21,8 @@ from narthex_operator.signer.messages import (
     ErrorReply,
     NodeCertificateRequest,
     RoleCertificateRequest,
+    RotationReply,
+    RotationRequest,
     TicketKeys,
     TicketReply,
     TicketRequest,
@@ -76,6 +78,11 @@ class SignerClient:
         """Give the CA-signed document of public ticket keys."""
         document: TicketKeys = self._json("GET", "/v1/ticket-keys", None)
         return document
+
+    def rotate(self, *, force: bool = False) -> RotationReply:
+        """Have the next ticket key come into use; for root and the signer's own user."""
+        request = RotationRequest(force=force)
+        return self._call("POST", "/v1/ticket-keys/rotate", request, RotationReply)
 
     def node_certificate(self, request: NodeCertificateRequest) -> str:
         """Have a node's certificate signed; PEM."""

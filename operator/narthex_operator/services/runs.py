@@ -334,7 +334,12 @@ class RunService:
                 resource=row.resource,
                 run=row.id,
                 reason=row.reason,
-                details={"action": row.action, "params": row.params, "plan": row.plan_digest},
+                details={
+                    "action": row.action,
+                    "params": row.params,
+                    "plan": row.plan_digest,
+                    "ph": row.body_sha256,
+                },
             )
 
 

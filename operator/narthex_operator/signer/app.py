@@ -1,8 +1,10 @@
 """Answer the operator's requests for signatures, under limits of the signer's own."""
 
+import dataclasses
 import ipaddress
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -16,9 +18,10 @@ from narthex_exporter.contract import tickets
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.wire import strict_json
 from narthex_exporter.transport.identity import TRUST_ROOT, Role, node_dns_name
+from narthex_exporter.transport.server import PEER_UID
 from narthex_operator.security.certificates import read_csr, to_pem
 from narthex_operator.signer.ca import IPAddress, Leaf, issue
-from narthex_operator.signer.keystore import KeyStore
+from narthex_operator.signer.keystore import KeyRotation, KeyStore, TooSoonError
 from narthex_operator.signer.ledger import Ledger, LedgerError
 from narthex_operator.signer.limits import Buckets
 from narthex_operator.signer.messages import (
@@ -29,6 +32,8 @@ from narthex_operator.signer.messages import (
     ErrorReply,
     NodeCertificateRequest,
     RoleCertificateRequest,
+    RotationReply,
+    RotationRequest,
     TicketReply,
     TicketRequest,
     checkpoint_bytes,
@@ -55,8 +60,8 @@ _TEXT: Final = {
 class SignerRefusalError(NarthexError):
     """The signer does not sign this."""
 
-    def __init__(self, message: str, *, status: str = "400 Bad Request") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, status: str = "400 Bad Request", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.status = status
 
 
@@ -78,6 +83,9 @@ class SignerApp:
     tickets_allowed: Buckets = field(default_factory=_ticket_buckets)
     certificates_allowed: Buckets = field(default_factory=_certificate_buckets)
 
+    def __post_init__(self) -> None:
+        self.store.rotating = self._note_rotation
+
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
@@ -93,10 +101,12 @@ class SignerApp:
         if handler is None:
             return "404 Not Found", _json(ErrorReply(error="there is no such request"))
         try:
+            if route in _OWNERS_ALONE:
+                _check_owner(environ.get(PEER_UID))
             return "200 OK", handler(environ["wsgi.input"].read(MAX_BODY_BYTES))
         except SignerRefusalError as error:
             log.warning("signer.refused", extra={"path": route[1], "error": str(error)})
-            return error.status, _json(ErrorReply(error=str(error)))
+            return error.status, _json(ErrorReply(error=str(error), hint=error.hint))
         except ValueError as error:  # pydantic's ValidationError is one
             text = _explain(error)
             log.warning("signer.refused", extra={"path": route[1], "error": text})
@@ -109,6 +119,7 @@ class SignerApp:
         return {
             ("GET", "/v1/ca"): self._ca,
             ("GET", "/v1/ticket-keys"): self._ticket_keys,
+            ("POST", "/v1/ticket-keys/rotate"): self._rotate,
             ("POST", "/v1/certificates/node"): self._node_certificate,
             ("POST", "/v1/certificates/role"): self._role_certificate,
             ("POST", "/v1/tickets"): self._ticket,
@@ -126,6 +137,18 @@ class SignerApp:
 
     def _ticket_keys(self, _body: bytes) -> bytes:
         return json.dumps(self.store.ticket_keys()).encode()
+
+    def _rotate(self, body: bytes) -> bytes:
+        request = RotationRequest.model_validate(strict_json(body))
+        try:
+            done = self.store.rotate(force=request.force)
+        except TooSoonError as error:
+            raise SignerRefusalError(str(error), status=_CONFLICT, hint=error.hint) from error
+        return _json(RotationReply.model_validate(dataclasses.asdict(done)))
+
+    def _note_rotation(self, rotation: KeyRotation) -> None:
+        self.ledger.append("ticket-keys.rotated", **dataclasses.asdict(rotation))
+        log.info("ticket-keys.rotated", extra=dataclasses.asdict(rotation))
 
     def _node_certificate(self, body: bytes) -> bytes:
         request = NodeCertificateRequest.model_validate(strict_json(body))
@@ -216,6 +239,18 @@ class SignerApp:
 
 
 _TOO_MANY: Final = "429 Too Many Requests"
+_CONFLICT: Final = "409 Conflict"
+# What the operator itself, which the socket lets in, must not be able to ask for.
+_OWNERS_ALONE: Final = frozenset({("POST", "/v1/ticket-keys/rotate")})
+
+
+def _check_owner(uid: int | None) -> None:
+    if uid not in {0, os.geteuid()}:
+        raise SignerRefusalError(
+            "only root and the signer's own user may rotate its keys",
+            status="403 Forbidden",
+            hint="run it as one of them, on the signer's machine",
+        )
 
 
 def _addresses(addresses: Iterable[IPAddress]) -> tuple[IPAddress, ...]:

@@ -59,6 +59,24 @@ class TicketReply(_Message):
     ticket: str
 
 
+class RotationRequest(_Message):
+    """Ask for the next ticket key to come into use now; only root and the signer's own user may.
+
+    ``force`` does so although nodes may not have fetched it yet.
+    """
+
+    force: bool = False
+
+
+class RotationReply(_Message):
+    """The keys after a rotation, by id: ``retired`` signs no more."""
+
+    version: int
+    retired: str
+    current: str
+    next: str
+
+
 class CheckpointRequest(_Message):
     """Ask for the signer's word that the operator's audit ends like this."""
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from narthex_exporter.contract.tickets import Claims, sign
 from narthex_exporter.contract.wire import new_run_id
 from narthex_exporter.queries.host import HostInfo
 from narthex_operator.clients.node import (
@@ -165,3 +167,51 @@ def test_a_connection_cut_before_the_reply_is_in_doubt(node: RealNode, client: N
             before_sending=sent.append,
         )
     assert len(sent) == 1
+
+
+class Replaced:
+    """A signer whose key is replaced after the first ticket: that one comes too late."""
+
+    def __init__(self, signer: SignerClient, times: int) -> None:
+        self.signer, self.times = signer, times
+        self.asked = 0
+
+    def ticket(self, claims: Claims) -> str:
+        self.asked += 1
+        if self.asked <= self.times:
+            return sign(claims, key=Ed25519PrivateKey.generate(), kid="retired")
+        return self.signer.ticket(claims)
+
+
+def test_a_ticket_by_a_key_that_was_just_retired_is_signed_once_more(
+    node: RealNode, client: NodeClient, signer: SignerClient
+) -> None:
+    client.signer = Replaced(signer, 1)
+    with node.front(), node.actor():
+        assert client.manifest(ref(node), ASKER).node == node.id
+
+
+def test_it_is_not_signed_again_and_again(
+    node: RealNode, client: NodeClient, signer: SignerClient
+) -> None:
+    client.signer = replaced = Replaced(signer, 9)
+    with node.front(), node.actor(), pytest.raises(NodeProblemError, match="does not know"):
+        client.manifest(ref(node), ASKER)
+    assert replaced.asked == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b"[" * 100_000, b'{"seq": -1, "head": "", "first": 0}',
+     b'{"seq": 1e400, "head": "", "first": 0}',
+     b'{"seq": 1, "head": "", "first": 0, "rows": [1]}'],
+)  # fmt: skip
+def test_an_audit_that_is_none_is_not_understood(
+    node: RealNode, client: NodeClient, body: bytes
+) -> None:
+    def app(_environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        start("200 OK", [("Replay-Nonce", "n" * 22), ("Narthex-Instance", "i")])
+        return [body]
+
+    with node.front(app), pytest.raises(NotUnderstoodError):
+        client.audit(ref(node), ASKER, after=0)

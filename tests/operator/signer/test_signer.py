@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,11 +22,14 @@ from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.wire import new_run_id
 from narthex_exporter.transport.identity import Role, identify, node_dns_name
 from narthex_exporter.transport.keys import key_pem, make_csr, new_key, public_key_info
+from narthex_exporter.transport.server import PEER_UID
 from narthex_exporter.transport.tls import TLSFiles, client_context, server_context
+from narthex_operator.commands import signer as signer_command
 from narthex_operator.errors import LimitedError, UnreachableError
 from narthex_operator.security.certificates import generation_of, signature_valid, unbase64
 from narthex_operator.security.chain import canonical
 from narthex_operator.security.signer_client import SignerClient, SignerRefusedError
+from narthex_operator.signer.app import SignerApp
 from narthex_operator.signer.keystore import TICKET_KEY_SECONDS, KeyStoreError, open_key_store
 from narthex_operator.signer.ledger import Ledger, LedgerError, verified
 from narthex_operator.signer.messages import (
@@ -366,3 +370,44 @@ def test_another_user_is_hung_up_on(tmp_path: Path) -> None:
     sock.shutdown(socket.SHUT_RDWR)
     thread.join()
     sock.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_only_root_and_the_signers_own_user_may_rotate_its_keys(
+    signer: SignerClient, tmp_path: Path
+) -> None:
+    app = SignerApp(store=FakeStore(), ledger=FakeStore())  # type: ignore[arg-type] # never reached
+    told: list[str] = []
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/v1/ticket-keys/rotate", PEER_UID: 65534}
+    body = b"".join(app(environ, lambda status, _headers: told.append(status)))
+    assert told == ["403 Forbidden"]
+    assert b"only root" in body
+    assert signer.rotate(force=True).version == 2
+
+
+class FakeStore:
+    """What nobody may reach."""
+
+
+def test_the_command_rotates_and_says_what_it_would_break(
+    signer: SignerClient, tmp_path: Path
+) -> None:
+    words = ["rotate", "--socket", str(signer.socket)]
+    refused = CliRunner().invoke(signer_command, words)
+    assert isinstance(refused.exception, SignerRefusedError)
+    assert "would refuse every action" in str(refused.exception)
+    done = CliRunner().invoke(signer_command, [*words, "--force"])
+    assert done.exit_code == 0
+    assert done.output.startswith("rotated to version 2: ")
+
+
+def test_a_rotation_that_cannot_be_written_down_does_not_happen(tmp_path: Path) -> None:
+    with contextlib.closing(open_key_store(tmp_path / "s")) as store:
+        ledger = Ledger(tmp_path / "s" / "audit.jsonl")
+        SignerApp(store=store, ledger=ledger)
+        before = store.ticket_keys()["keys"]
+        ledger.close()
+        with pytest.raises(LedgerError):
+            store.rotate(force=True)
+        assert store.ticket_keys()["keys"] == before
+        assert store.ticket_key()[0] == before[0]["kid"]
