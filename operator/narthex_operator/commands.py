@@ -19,7 +19,7 @@ from narthex_exporter.transport.server import Limits, Listener, Server
 from narthex_operator.config import OperatorConfig, load_operator_config
 from narthex_operator.services.access import Actor, Role, local_actor
 from narthex_operator.services.bootstrap import CoreServices, open_services
-from narthex_operator.signer.app import MAX_BODY_BYTES, SignerApp
+from narthex_operator.signer.app import MAX_BATCH_BYTES, SignerApp
 from narthex_operator.signer.keystore import open_key_store
 from narthex_operator.signer.ledger import Ledger
 from narthex_operator.signer.peers import listen_for
@@ -127,7 +127,7 @@ def signer(
             return
         ledger = Ledger(state_dir / "audit.jsonl")
         sock = listen_for(socket_path, uids=frozenset(allow_uid))
-        limits = Limits(connections=64, body_bytes=MAX_BODY_BYTES)
+        limits = Limits(connections=64, body_bytes=MAX_BATCH_BYTES)
         app = SignerApp(store=store, ledger=ledger)
         with Server(app=app, listeners=[Listener(sock=sock)], limits=limits):
             _wait_for_signal()

@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -11,9 +12,10 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from typing_extensions import override
 
-from narthex_exporter.contract.tickets import Claims
+from narthex_exporter.contract.tickets import MAX_TICKET_BYTES, Claims
 from narthex_operator.errors import LimitedError, OperatorError, UnreachableError
 from narthex_operator.signer.messages import (
+    MAX_TICKETS,
     CAReply,
     CertificateReply,
     CheckpointReply,
@@ -24,10 +26,13 @@ from narthex_operator.signer.messages import (
     TicketKeys,
     TicketReply,
     TicketRequest,
+    TicketsReply,
+    TicketsRequest,
 )
 
 _TIMEOUT_SECONDS: Final = 5.0
-_MAX_REPLY: Final = 256 * 1024
+# As much as the largest batch of tickets.
+_MAX_REPLY: Final = MAX_TICKETS * (MAX_TICKET_BYTES + 3) + 1024
 _TOO_MANY: Final = 429
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -88,6 +93,14 @@ class SignerClient:
     def ticket(self, claims: Claims) -> str:
         """Have a ticket signed. Raises LimitedError when its subject asks too often."""
         return self._call("POST", "/v1/tickets", TicketRequest(claims=claims), TicketReply).ticket
+
+    def tickets(self, claims: Sequence[Claims]) -> tuple[str, ...]:
+        """Have up to MAX_TICKETS of one subject signed, all or none, in the order of claims."""
+        request = TicketsRequest(claims=tuple(claims))
+        signed = self._call("POST", "/v1/tickets/batch", request, TicketsReply).tickets
+        if len(signed) != len(request.claims):
+            raise self._unreachable("it signs another number of tickets than it was asked for")
+        return signed
 
     def checkpoint(self, request: CheckpointRequest) -> str:
         """Have the audit's newest row witnessed; a base64url signature."""
