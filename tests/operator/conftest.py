@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 from narthex_exporter.transport.server import Listener, Server
 from narthex_operator.db import Database, open_database
 from narthex_operator.security.signer_client import SignerClient
-from narthex_operator.signer.app import SignerApp
+from narthex_operator.signer.app import LIMITS, SignerApp
 from narthex_operator.signer.keystore import open_key_store
 from narthex_operator.signer.ledger import Ledger
 from narthex_operator.signer.peers import listen_for
@@ -106,7 +106,7 @@ def signer(tmp_path: Path) -> Iterator[SignerClient]:
     ledger = Ledger(tmp_path / "signer" / "audit.jsonl")
     app = SignerApp(store=store, ledger=ledger)
     sock = listen_for(tmp_path / "signer.sock")
-    with Server(app=app, listeners=[Listener(sock=sock)]):
+    with Server(app=app, listeners=[Listener(sock=sock)], limits=LIMITS):
         yield SignerClient(socket=tmp_path / "signer.sock")
     ledger.close()
     store.close()

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from narthex_exporter.actor.app import CATALOGUE as WHOLE
 from narthex_exporter.contract.facts import Facts
 from narthex_exporter.contract.spec import (
@@ -53,6 +55,7 @@ class NoopAction(Params):
     """Parameters of the action fleet.noop: none."""
 
     @property
+    @override
     def resource(self) -> str:
         return "fleet/noop"
 
@@ -98,7 +101,9 @@ def many_nodes(
     ]
     shares = [nodes[first::processes] for first in range(min(processes, count))]
     with contextlib.ExitStack() as stack:
-        started = [stack.enter_context(_process([one.folder for one in share])) for share in shares]
+        started = [
+            stack.enter_context(_process([one.folder for one in share])) for share in shares
+        ]
         for process, share in zip(started, shares, strict=True):
             for node, port in zip(share, _ports(process), strict=True):
                 node.address = f"127.0.0.1:{port}"

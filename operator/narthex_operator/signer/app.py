@@ -16,6 +16,7 @@ from narthex_exporter.contract import tickets
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.wire import strict_json
 from narthex_exporter.transport.identity import TRUST_ROOT, Role, node_dns_name
+from narthex_exporter.transport.server import Limits
 from narthex_operator.security.certificates import read_csr, to_pem
 from narthex_operator.signer.ca import IPAddress, Leaf, issue
 from narthex_operator.signer.keystore import KeyStore
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES: Final = 64 * 1024
 # The largest batch of the largest claims that a node would still read.
 MAX_BATCH_BYTES: Final = MAX_TICKETS * tickets.MAX_TICKET_BYTES
+# What its server lets a peer do.
+LIMITS: Final = Limits(connections=64, body_bytes=MAX_BATCH_BYTES)
 _SKEW_SECONDS: Final = 30
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
 _TEXT: Final = {
