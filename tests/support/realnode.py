@@ -93,15 +93,15 @@ class RealNode:
         self.socket.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def front(self, app: WSGIApp | None = None) -> Iterator[None]:
+    def front(self, app: WSGIApp | None = None) -> Iterator[Server]:
         """Listen as the exporter does, or let another application answer in its place."""
         sock = listen_tcp("127.0.0.1", 0)
         self.address = f"127.0.0.1:{sock.getsockname()[1]}"
         listener = Listener(
             sock=sock, tls=ReloadingContext(self.pki), cluster=self.signer.ca().cluster
         )
-        with Server(app=app or self._exporter(), listeners=[listener], limits=LIMITS):
-            yield
+        with Server(app=app or self._exporter(), listeners=[listener], limits=LIMITS) as server:
+            yield server
 
     def _exporter(self) -> Web:
         sources = Sources(

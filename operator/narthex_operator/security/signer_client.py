@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from typing_extensions import override
 
-from narthex_exporter.contract.tickets import MAX_TICKET_BYTES, Claims
+from narthex_exporter.contract.tickets import Claims
 from narthex_operator.errors import LimitedError, OperatorError, UnreachableError
 from narthex_operator.signer.messages import (
     MAX_TICKETS,
@@ -31,8 +31,8 @@ from narthex_operator.signer.messages import (
 )
 
 _TIMEOUT_SECONDS: Final = 5.0
-# As much as the largest batch of tickets.
-_MAX_REPLY: Final = MAX_TICKETS * (MAX_TICKET_BYTES + 3) + 1024
+# A batch of tickets that say as much as they may, each escaped and encoded.
+_MAX_REPLY: Final = MAX_TICKETS << 14
 _TOO_MANY: Final = 429
 
 Reply = TypeVar("Reply", bound=BaseModel)
