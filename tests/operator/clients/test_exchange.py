@@ -11,6 +11,7 @@ import pytest
 from narthex_operator.clients.exchange import Bounds, Endpoint, ExchangeError, Line, exchange
 from narthex_operator.clients.prometheus import prometheus_client
 from narthex_operator.errors import UnreachableError
+from rig import until
 
 Peer = Callable[[socket.socket], None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -186,7 +187,7 @@ def test_a_service_that_answers_nonsense_is_named(body: bytes) -> None:
 
 
 @contextlib.contextmanager
-def host(behave: Callable[[socket.socket, int], None]) -> Iterator[Endpoint]:
+def host(behave: Callable[[socket.socket, int], object]) -> Iterator[Endpoint]:
     """Let something answer every connection as it likes; it is told which one it is, from 1."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -245,7 +246,7 @@ def test_a_fresh_exchange_has_a_connection_that_carried_nothing() -> None:
 def test_a_line_that_was_hung_up_on_is_replaced_before_anything_is_sent() -> None:
     with host(one_each) as endpoint, Line(endpoint) as line:
         assert line.exchange("GET", "/").body == b"1"
-        time.sleep(0.1)
+        until(lambda: line._wire is not None and not line._wire.idle(), what="it has hung up")
         assert line.exchange("POST", "/", body=b"{}").body == b"2"
 
 
@@ -267,7 +268,7 @@ def test_bytes_that_nobody_asked_for_make_a_line_useless() -> None:
 
     with host(chatty) as endpoint, Line(endpoint) as line:
         assert line.exchange("GET", "/").body == b"1"
-        time.sleep(0.2)
+        until(lambda: line._wire is not None and not line._wire.idle(), what="it has said more")
         assert line.exchange("GET", "/").body == b"2"
 
 
@@ -280,9 +281,11 @@ def test_a_request_that_cannot_be_written_was_not_sent() -> None:
 
 
 def test_who_reads_nothing_is_late() -> None:
-    with host(lambda *_: time.sleep(1.5)) as endpoint, Line(endpoint) as line:
-        began = time.monotonic()
+    done = threading.Event()
+    with host(lambda *_: done.wait(20)) as endpoint, Line(endpoint) as line:
         with pytest.raises(ExchangeError, match=r"within 0\.5 s") as told:
             line.exchange("POST", "/", body=bytes(32 << 20), bounds=Bounds(total_seconds=0.5))
-        assert time.monotonic() - began < 1.4
+        # It still reads nothing: nothing but the deadline ended this.
+        assert not done.is_set()
+        done.set()
     assert told.value.sent

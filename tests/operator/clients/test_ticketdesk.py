@@ -11,6 +11,7 @@ from narthex_exporter.contract.tickets import Claims
 from narthex_exporter.contract.wire import new_run_id
 from narthex_operator.clients.ticketdesk import TicketDesk
 from narthex_operator.errors import LimitedError, OperatorError, UnreachableError
+from rig import until
 
 
 def claims(jti: str, sub: str = "user:1") -> Claims:
@@ -52,8 +53,7 @@ def wish_all(signer: SlowSigner, wanted: Sequence[Claims]) -> list[str | Operato
         first = pool.submit(wish, wanted[0])
         assert signer.entered.wait(10)
         others = [pool.submit(wish, one) for one in wanted[1:]]
-        while len(desk._wishes) < len(others):
-            pass
+        until(lambda: len(desk._wishes) == len(others), what="all have come")
         signer.go.set()
         return [task.result() for task in (first, *others)]
 
