@@ -33,6 +33,7 @@ from narthex_operator.jobs import Job, scheduler
 from narthex_operator.pipeline import MachineToken, Pipeline, machine_actor
 from narthex_operator.services.access import Actor
 from narthex_operator.services.alerts import AlertService
+from narthex_operator.services.asking import AskingService
 from narthex_operator.services.bootstrap import (
     CoreServices,
     open_services,
@@ -234,6 +235,7 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
             delivery=delivery,
             catalogue=CATALOGUE,
         ),
+        asking=AskingService(database=database, client=clients.nodes, catalogue=CATALOGUE),
         audit=audit,
         alerts=alerts,
         logs=LogService(nodes=core.nodes, loki=clients.logs),

@@ -15,7 +15,7 @@ from typing_extensions import override
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.logfmt import LEVELS, Format, set_up
 from narthex_exporter.signals import Signals
-from narthex_exporter.transport.server import Limits, Listener, Server
+from narthex_exporter.transport.server import Listener, Server
 from narthex_operator.clients.node import NodeClient, operator_files
 from narthex_operator.config import OperatorConfig, load_operator_config
 from narthex_operator.errors import OperatorError
@@ -23,7 +23,7 @@ from narthex_operator.security.signer_client import SignerClient
 from narthex_operator.services.access import Actor, Role, local_actor
 from narthex_operator.services.bootstrap import CoreServices, open_services
 from narthex_operator.services.witness import Witness
-from narthex_operator.signer.app import MAX_BODY_BYTES, SignerApp
+from narthex_operator.signer.app import LIMITS, SignerApp
 from narthex_operator.signer.keystore import open_key_store
 from narthex_operator.signer.ledger import Ledger
 from narthex_operator.signer.peers import listen_for
@@ -136,9 +136,8 @@ def signer(
             return
         ledger = Ledger(state_dir / "audit.jsonl")
         sock = listen_for(socket_path, uids=frozenset(allow_uid))
-        limits = Limits(connections=64, body_bytes=MAX_BODY_BYTES)
         app = SignerApp(store=store, ledger=ledger)
-        with Server(app=app, listeners=[Listener(sock=sock)], limits=limits):
+        with Server(app=app, listeners=[Listener(sock=sock)], limits=LIMITS):
             _wait_for_signal()
         socket_path.unlink(missing_ok=True)
         ledger.close()

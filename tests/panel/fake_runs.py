@@ -25,6 +25,9 @@ from narthex_operator.errors import (
 from narthex_operator.services.access import Actor
 from narthex_operator.services.views import (
     ActorView,
+    AnswerGroup,
+    FleetAnswer,
+    NodeFailure,
     PlanView,
     RunView,
 )
@@ -337,3 +340,31 @@ def run(
         finished_at=created_at + timedelta(seconds=3) if state.final else None,
         **more,
     )
+
+
+@dataclass
+class FakeAsking:
+    world: World
+
+    def ask(
+        self, actor: Actor, name: str, params: Mapping[str, Any], refs: Sequence[str]
+    ) -> FleetAnswer:
+        groups, failures = [], []
+        for ref in refs:
+            try:
+                found = FakeRuns(self.world).query(actor, ref, name, params)
+            except UnreachableError as error:
+                failures.append(
+                    NodeFailure(
+                        node=ref, node_name=ref, kind=error.kind, error=str(error), hint=error.hint
+                    )
+                )
+            else:
+                groups.append(AnswerGroup(nodes=(ref,), result=found))
+        return FleetAnswer(
+            query=name,
+            asked=len(refs),
+            groups=tuple(groups),
+            failures=tuple(failures),
+            seconds=0.1,
+        )

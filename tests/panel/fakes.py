@@ -3,7 +3,7 @@
 from tests.panel.fake_fleet import FakeFleet
 from tests.panel.fake_people import FakeAccounts, FakeNodes
 from tests.panel.fake_records import FakeAlerts, FakeAudit, FakeLogs
-from tests.panel.fake_runs import FakeRuns
+from tests.panel.fake_runs import FakeAsking, FakeRuns
 from tests.panel.world import World
 
 from narthex_operator.services.interfaces import Services
@@ -16,6 +16,7 @@ def services(world: World) -> Services:
         nodes=FakeNodes(world),
         fleet=FakeFleet(world),
         runs=FakeRuns(world),
+        asking=FakeAsking(world),
         audit=FakeAudit(world),
         alerts=FakeAlerts(world),
         logs=FakeLogs(world),

@@ -2,13 +2,15 @@
 
 import json
 import logging
+import math
+import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
@@ -30,18 +32,37 @@ from narthex_exporter.contract.wire import (
     new_run_id,
 )
 from narthex_exporter.transport.identity import node_dns_name
-from narthex_exporter.transport.tls import TLSFiles, client_context
-from narthex_operator.clients.exchange import Bounds, Endpoint, ExchangeError, Reply, exchange
-from narthex_operator.errors import ActorOffError, NodeProblemError, UnreachableError
+from narthex_exporter.transport.tls import ReloadingClientContext, TLSFiles
+from narthex_operator.clients.exchange import (
+    REPLY_BYTES,
+    Bounds,
+    Endpoint,
+    ExchangeError,
+    Line,
+    Reply,
+)
+from narthex_operator.clients.fanout import fan_out
+from narthex_operator.clients.ticketdesk import TicketDesk, TicketSigner
+from narthex_operator.errors import (
+    ActorOffError,
+    NodeProblemError,
+    OperatorError,
+    UnreachableError,
+)
 
 log = logging.getLogger(__name__)
 
 TICKET_SECONDS: Final = 30
 ASK_SECONDS: Final = 5.0
 WORK_SECONDS: Final = 30.0
+PARALLEL: Final = 64
+# Of so many at once none may send as much as one alone.
+MANY_REPLY_BYTES: Final = 2 << 20
 # Nodes keep a nonce for five minutes.
 _NONCE_SECONDS: Final = 240.0
 _NONCES_KEPT: Final = 8
+_NONCE: Final = re.compile(r"[\x21-\x7e]{1,256}")
+_INSTANCE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _SHOWN: Final = 2000
 _ERRORS_SHOWN: Final = 50
 
@@ -54,14 +75,6 @@ class InDoubtError(UnreachableError):
 
 class NotUnderstoodError(UnreachableError):
     """The node answered, but not in the protocol's words."""
-
-
-class TicketSigner(Protocol):
-    """Whoever holds the ticket key: the signer program."""
-
-    def ticket(self, claims: Claims) -> str:
-        """Sign a ticket. Raises UnreachableError or a refusal of the signer's."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +97,12 @@ class Asker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request. ``act`` is the action's or query's name, or ``manifest``/``run``."""
+    """One request. ``act`` is the action's or query's name, or ``manifest``/``run``.
+
+    It must be over within ``seconds``, and before the instant ``until`` (monotonic). With
+    ``fresh`` it goes over a connection that carried nothing before, not even its nonce. ``head``
+    is the audit's head where that is known already.
+    """
 
     method: str
     target: str
@@ -92,6 +110,10 @@ class Call:
     body: bytes = b""
     op: str = ""
     seconds: float = ASK_SECONDS
+    until: float = math.inf
+    reply_bytes: int = REPLY_BYTES
+    fresh: bool = False
+    head: AuditHead | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +125,7 @@ class _Nonce:
 
 @dataclass(slots=True, kw_only=True)
 class NodeClient:
-    """A client for every node.
+    """A client for every node; each operation has one connection, which carries its nonce too.
 
     Each method raises UnreachableError (nothing was sent), InDoubtError (nobody knows),
     ActorOffError (its actor is not enabled) or NodeProblemError (the node said why not).
@@ -114,9 +136,15 @@ class NodeClient:
     signer: TicketSigner
     audit_head: Callable[[], AuditHead | None] = lambda: None
     clock: Callable[[], float] = time.time
+    _desk: TicketDesk = field(init=False)
+    _context: ReloadingClientContext = field(init=False)
     _nonces: dict[str, list[_Nonce]] = field(default_factory=dict, init=False)
     _instances: dict[str, str] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self._desk = TicketDesk(self.signer)
+        self._context = ReloadingClientContext(self.tls)
 
     def manifest(self, node: NodeRef, asker: Asker) -> Manifest:
         """Ask what the node can do."""
@@ -127,14 +155,30 @@ class NodeClient:
         self, node: NodeRef, asker: Asker, name: str, params: Mapping[str, Any], result: type[M]
     ) -> M:
         """Ask a query; the reply is validated as ``result``."""
-        call = Call(
-            method="POST",
-            target=f"/api/v1/queries/{quote(name, safe='.')}",
-            act=name,
-            body=json.dumps({"params": dict(params)}).encode(),
-            seconds=WORK_SECONDS,
-        )
-        return self._read(node, self._ask(node, asker, call), result)
+        return self._read(node, self._ask(node, asker, _query(name, params)), result)
+
+    def query_many(
+        self,
+        nodes: Sequence[NodeRef],
+        asker: Asker,
+        name: str,
+        params: Mapping[str, Any],
+        result: type[M],
+        *,
+        parallel: int = PARALLEL,
+        seconds: float = WORK_SECONDS,
+    ) -> Iterator[tuple[NodeRef, M | OperatorError]]:
+        """Ask many nodes a query; give each one's answer, or why there is none, as it comes.
+
+        All of them within ``seconds``, ``parallel`` at once; one that is dead or slow holds no
+        other up.
+        """
+        call = replace(_query(name, params), reply_bytes=MANY_REPLY_BYTES, head=self.audit_head())
+
+        def ask(node: NodeRef, until: float) -> M:
+            return self._read(node, self._ask(node, asker, replace(call, until=until)), result)
+
+        return fan_out(nodes, ask, parallel=parallel, seconds=seconds)
 
     def plan(self, node: NodeRef, asker: Asker, name: str, params: Mapping[str, Any]) -> PlanReply:
         """Ask what an action would do."""
@@ -206,26 +250,28 @@ class NodeClient:
         call: Call,
         before_sending: Callable[[Claims], None] = lambda _claims: None,
     ) -> Reply:
-        nonce = self._take(node) or self._fetch(node)
-        for last in (False, True):
-            if nonce is None:
-                break
-            claims = self._claims(node, asker, call, nonce)
-            ticket = self.signer.ticket(claims)
-            before_sending(claims)
-            try:
-                return self._send(node, call, ticket=ticket)
-            except NodeProblemError as error:
-                if last or not _worth_another_ticket(error.problem):
-                    raise
-                nonce = self._take(node)
+        with self._line(node) as line:
+            nonce = self._take(node) or self._fetch(node, line, call)
+            for last in (False, True):
+                if nonce is None:
+                    break
+                claims = self._claims(node, asker, call, nonce)
+                ticket = self._desk.ticket(claims)
+                before_sending(claims)
+                try:
+                    return self._send(node, line, call, ticket=ticket)
+                except NodeProblemError as error:
+                    if last or not _worth_another_ticket(error.problem):
+                        raise
+                    nonce = self._take(node)
         raise NotUnderstoodError(
             f"node {node.name} gives no nonce", hint="is its exporter of a matching release?"
         )
 
-    def _fetch(self, node: NodeRef) -> _Nonce | None:
+    def _fetch(self, node: NodeRef, line: Line, call: Call) -> _Nonce | None:
+        wanted = Call(method="GET", target="/api/v1/nonce", act="", until=call.until)
         try:
-            self._send(node, Call(method="GET", target="/api/v1/nonce", act=""), ticket="")
+            self._send(node, line, wanted, ticket="")
         except InDoubtError as error:
             # To ask for a nonce does nothing: whatever was wanted has not been sent.
             raise UnreachableError(str(error), hint=error.hint) from error
@@ -250,31 +296,37 @@ class NodeClient:
             exp=now + TICKET_SECONDS,
             sid=asker.session,
             rsn=asker.reason,
-            ah=self.audit_head(),
+            ah=call.head or self.audit_head(),
         )
 
-    def _send(self, node: NodeRef, call: Call, *, ticket: str) -> Reply:
+    def _line(self, node: NodeRef) -> Line:
         host, _, port = node.address.rpartition(":")
-        endpoint = Endpoint(
-            host=host.strip("[]"),
-            port=int(port),
-            # Built for each request: the certificate is renewed every day.
-            tls=lambda: client_context(self.tls),
-            server_name=node_dns_name(self.cluster, node.id),
+        return Line(
+            Endpoint(
+                host=host.strip("[]"),
+                port=int(port),
+                tls=self._context.get,
+                server_name=node_dns_name(self.cluster, node.id),
+            )
         )
+
+    def _send(self, node: NodeRef, line: Line, call: Call, *, ticket: str) -> Reply:
         headers = {"User-Agent": "narthex-operator"}
         if ticket:
             headers[TICKET_HEADER] = ticket
         if call.body:
             headers["Content-Type"] = "application/json"
         try:
-            reply = exchange(
-                endpoint,
+            reply = line.exchange(
                 call.method,
                 call.target,
                 headers=headers,
                 body=call.body or None,
-                bounds=Bounds(total_seconds=call.seconds),
+                bounds=Bounds(
+                    total_seconds=max(0.01, min(call.seconds, call.until - time.monotonic())),
+                    reply_bytes=call.reply_bytes,
+                ),
+                fresh=call.fresh,
             )
         except ExchangeError as error:
             kind = InDoubtError if error.sent else UnreachableError
@@ -289,7 +341,8 @@ class NodeClient:
     def _keep(self, node: NodeRef, reply: Reply) -> None:
         value = reply.headers.get(NONCE_HEADER.lower(), "")
         instance = reply.headers.get(INSTANCE_HEADER.lower(), "")
-        if value and instance and len(value) + len(instance) <= 512:  # noqa: PLR2004
+        # What the signer would not sign is dropped here.
+        if _NONCE.fullmatch(value) and _INSTANCE.fullmatch(instance):
             with self._lock:
                 self._instances[node.id] = instance
                 kept = self._nonces.setdefault(node.id, [])
@@ -333,6 +386,16 @@ def _worth_another_ticket(problem: Problem) -> bool:
     """
     retired = problem.type == "ticket-invalid" and problem.title == "key"
     return retired or problem.type == "ticket-nonce"
+
+
+def _query(name: str, params: Mapping[str, Any]) -> Call:
+    return Call(
+        method="POST",
+        target=f"/api/v1/queries/{quote(name, safe='.')}",
+        act=name,
+        body=json.dumps({"params": dict(params)}).encode(),
+        seconds=WORK_SECONDS,
+    )
 
 
 def _raise_for(node: NodeRef, reply: Reply) -> None:

@@ -15,6 +15,7 @@ from narthex_operator.services.views import (
     AlertsView,
     AuditPage,
     Chart,
+    FleetAnswer,
     FleetView,
     JoinView,
     LogPage,
@@ -170,6 +171,20 @@ class Runs(Protocol):
         ...
 
 
+class Asking(Protocol):
+    """Queries to many nodes at once."""
+
+    def ask(
+        self, actor: Actor, name: str, params: Mapping[str, Any], refs: Sequence[str]
+    ) -> FleetAnswer:
+        """Ask nodes, by names or ids (``query:<name>``), and group equal answers.
+
+        An empty list, or one node in it that is unknown, named twice or may not be acted on,
+        refuses the whole before anybody is asked.
+        """
+        ...
+
+
 class Audit(Protocol):
     """The operator's ledger."""
 
@@ -233,6 +248,7 @@ class Services:
     nodes: Nodes
     fleet: Fleet
     runs: Runs
+    asking: Asking
     audit: Audit
     alerts: Alerts
     logs: Logs

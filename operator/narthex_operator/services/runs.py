@@ -95,7 +95,7 @@ class RunService:
         """Ask a node; the reply is read by our declaration."""
         query = self._query(name)
         actor.require(query.permission)
-        valid = _validated(query.params, params)
+        valid = validated(query.params, params)
         node = self._reachable(self.nodes.get(actor, ref))
         self._capable(node, actor, query)
         asked = valid.model_dump(mode="json")
@@ -107,7 +107,7 @@ class RunService:
         """Ask a node what an action would do."""
         action = self._action(name)
         actor.require(action.permission, danger=action.danger)
-        valid = _validated(action.params, params)
+        valid = validated(action.params, params)
         view = self.nodes.get(actor, ref)
         node = self._reachable(view)
         self._capable(node, actor, action)
@@ -146,7 +146,7 @@ class RunService:
         """Write a run and its audit row down, then have it sent."""
         action = self._action(name)
         actor.require(action.permission, danger=action.danger)
-        valid = _validated(action.params, params)
+        valid = validated(action.params, params)
         reason = reason.strip()
         _check_consent(action, valid.resource, plan=plan, reason=reason, typed=confirmation)
         if run_id is not None and not RUN_ID.fullmatch(run_id):
@@ -363,7 +363,8 @@ def _lacking(
     return ""
 
 
-def _validated(model: type[Any], params: Mapping[str, Any]) -> Any:
+def validated(model: type[Any], params: Mapping[str, Any]) -> Any:
+    """Read parameters by their declaration. Raises InvalidError with the fields' paths."""
     try:
         return model.model_validate(dict(params))
     except ValidationError as error:

@@ -41,8 +41,8 @@ class Retired:
         assert isinstance(key, Ed25519PrivateKey)
         self.key, self.kid = key, kid
 
-    def ticket(self, claims: Claims) -> str:
-        return tickets.sign(claims, key=self.key, kid=self.kid)
+    def tickets(self, claims: Sequence[Claims]) -> Sequence[str]:
+        return [tickets.sign(one, key=self.key, kid=self.kid) for one in claims]
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_two_rotations_lose_no_request_and_the_old_key_is_dead(
     client = node_client(tmp_path / "operator-pki", signer)
     first = signer.ticket_keys()["keys"][0]["kid"]
     thief = node_client(tmp_path / "thief-pki", signer)
-    thief.signer = Retired(tmp_path / "signer", first)
+    thief._desk.signer = Retired(tmp_path / "signer", first)
     ask(thief, node)  # before, it is good
     with traffic(lambda: ask(client, node)) as outcomes:
         assert fetch_keys(state) is None  # as they were
