@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from narthex_exporter import actions, queries
+from narthex_exporter import actions, follows, queries
 from narthex_exporter.actor.audit import Audit
 from narthex_exporter.actor.authority import Authority, load_authority
 from narthex_exporter.actor.engine import Engine
+from narthex_exporter.actor.execs import SOCKETS
 from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.jobs import SystemdCaller
 from narthex_exporter.actor.nonces import Nonces
@@ -24,6 +25,7 @@ from narthex_exporter.actor.peers import naming
 from narthex_exporter.actor.policy import OFF, load_policy
 from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.store import RunStore
+from narthex_exporter.actor.terminal import Terminals
 from narthex_exporter.actor.throttle import Throttle
 from narthex_exporter.actor.web import Gate, build_app
 from narthex_exporter.contract.spec import Catalogue
@@ -36,7 +38,9 @@ from narthex_exporter.transport.server import Limits, Listener, Server, WSGIApp,
 
 log = logging.getLogger(__name__)
 
-CATALOGUE: Final = Catalogue(actions=actions.CATALOGUE, queries=queries.CATALOGUE)
+CATALOGUE: Final = Catalogue(
+    actions=actions.CATALOGUE, queries=queries.CATALOGUE, follows=follows.CATALOGUE
+)
 _FIRST_PASSED_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START, see sd_listen_fds(3)
 
 
@@ -49,6 +53,7 @@ class Config:
     socket: Path
     policy_file: Path
     protected: tuple[int, ...] = ()
+    engine_sockets: tuple[Path, ...] = SOCKETS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,7 +104,8 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
         opened.callback(store.close)
         processes = Processes(protected=config.protected)
         runner = Runner(start_ticks=processes.start_ticks, dbus=SystemdCaller())
-        facts = NodeFacts(processes=processes, units=Units(run=runner.read), host=host)
+        units = Units(run=runner.read, stream=runner.stream)
+        facts = NodeFacts(processes=processes, units=units, host=host)
         engine = Engine(
             catalogue=catalogue,
             facts=facts,
@@ -123,6 +129,9 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
                 nonces=Nonces(),
                 audit=audit,
                 refusals=Throttle(),
+                terminals=Terminals(
+                    engine=engine, sessions=processes, sockets=config.engine_sockets
+                ),
             ),
         )
         yield actor

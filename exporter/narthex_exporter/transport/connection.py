@@ -29,6 +29,8 @@ PEER: Final = "narthex.peer"
 CERTIFICATE: Final = "narthex.peer_certificate"
 # The key under which it finds the Upgrade where the peer asks for a WebSocket, else nothing.
 UPGRADE: Final = "narthex.upgrade"
+# What concerns this connection alone; frameworks would route by it. See UPGRADE.
+_OF_THE_HOP: Final = frozenset({"connection", "upgrade"})
 _CHUNK: Final = 65536
 _DRAIN_SECONDS: Final = 1.0
 
@@ -155,18 +157,15 @@ class Connection:
         body = self._body(length)
         if body is None:
             return False
-        if _asks_for_websocket(request.method, dict(headers)):
-            return self._upgrade(request, headers, target, body)
-        return self._run(self._environ(request, headers, target, body))
+        environ = self._environ(request, headers, target, body)
+        upgrades = _asks_for_websocket(request.method, dict(headers))
+        return self._run_upgrade(environ) if upgrades else self._run(environ)
 
-    def _upgrade(
-        self, request: h11.Request, headers: list[tuple[str, str]], target: str, body: bytes
-    ) -> bool:
+    def _run_upgrade(self, environ: dict[str, Any]) -> bool:
         """Let the application take the connection over, as far as there is room for that."""
         if not self.upgrades.enter(self.peer.address):
             return self._refuse(503, "too many streams are open here: try again later")
         try:
-            environ = self._environ(request, headers, target, body)
             environ[UPGRADE] = Upgrade(self._switch, self.stopping)
             return self._run(environ)
         finally:
@@ -252,7 +251,7 @@ class Connection:
             key = name.upper().replace("-", "_")
             if name in {"content-type", "content-length"}:
                 environ[key] = value
-            elif "_" not in name:  # `X_Y` and `X-Y` would be one key: only the latter is read
+            elif "_" not in name and name not in _OF_THE_HOP:  # `X_Y` and `X-Y` would be one key: only the latter is read
                 old = environ.get(f"HTTP_{key}")
                 joint = "; " if name == "cookie" else ", "
                 environ[f"HTTP_{key}"] = value if old is None else f"{old}{joint}{value}"

@@ -1,10 +1,16 @@
 """Facts as test cases pretend them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from narthex_exporter.contract.facts import HostFact, ProcessFact, UnitFact
+from narthex_exporter.contract.facts import (
+    HostFact,
+    JournalLine,
+    ProcessFact,
+    UnitFact,
+    Waiting,
+)
 
 _PROCESS = {
     "ppid": 1, "user": "alice", "uid": 1000, "comm": "sleep", "cmdline": "sleep\x00300",
@@ -45,6 +51,11 @@ class PretendedUnits:
 
     def journal(self, _name: str, *, lines: int) -> Sequence[str]:
         return self.logged[-lines:]
+
+    def follow(
+        self, name: str, *, lines: int, after: str, stop: Waiting
+    ) -> Iterator[JournalLine | None]:
+        raise AssertionError(f"a plan follows nothing: {name}, {lines}, {after}, {stop}")
 
 
 class PretendedHost:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from tests.exporter.transport.conftest import Builder, Site, read_all
-from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -38,6 +37,7 @@ from narthex_exporter.transport.websocket import (
     offered,
 )
 from narthex_exporter.transport.wires import ROOM_BYTES
+from wsclient import Client
 
 
 @dataclass
@@ -75,44 +75,6 @@ class Talker:
                 socket.send(message)
         socket.finish()
         self.ended.append(socket)
-
-
-@dataclass
-class Client:
-    """The other end: wsproto on a real socket."""
-
-    sock: socket.socket
-    connection: WSConnection = field(default_factory=lambda: WSConnection(ConnectionType.CLIENT))
-
-    def ask(self, path: str = "/echo", **more: Any) -> Event:
-        self.send(Request(host="localhost", target=path, **more))
-        return next(self.events())
-
-    def send(self, event: Event) -> None:
-        self.sock.sendall(self.connection.send(event))
-
-    def events(self) -> Iterator[Event]:
-        while True:
-            yield from self.connection.events()
-            data = self.sock.recv(65536)
-            self.connection.receive_data(data or None)
-
-    def message(self) -> Any:
-        parts: list[Any] = []
-        for event in self.events():
-            if isinstance(event, Message):
-                parts.append(event.data)
-                if event.message_finished:
-                    return type(parts[0])().join(parts)
-            elif isinstance(event, CloseConnection):
-                return event
-        raise AssertionError
-
-    def close_code(self) -> int:
-        for event in self.events():
-            if isinstance(event, CloseConnection):
-                return event.code
-        raise AssertionError
 
 
 def unix(place: Site) -> socket.socket:
