@@ -40,6 +40,7 @@ P = ParamSpec("P")
 EXEC: Final = declared.execute
 NAME: Final = EXEC.name
 _CHUNK: Final = 32 * 1024
+_HURRY_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,14 +133,16 @@ class Terminals:
             session.carry(stopping, check=lambda: self._recheck(params))
         finally:
             exec_.sock.close()
-            left = self._end(exec_, start_ticks)
+            # A server that stops waits 5 s for us: nothing may be left when it is gone.
+            grace = _HURRY_SECONDS if stopping.is_set() else self.bounds.grace_seconds
+            left = self._end(exec_, start_ticks, grace)
             self._note_end(session, claims, seconds=self.clock() - began, left=left)
             socket.finish()
 
     def abandon(self, exec_: Exec) -> None:
         """End what was started for somebody who has gone."""
         exec_.sock.close()
-        self._end(exec_, self._start_ticks(exec_))
+        self._end(exec_, self._start_ticks(exec_), self.bounds.grace_seconds)
 
     def _recheck(self, params: ExecParams) -> str:
         try:
@@ -156,12 +159,12 @@ class Terminals:
         running, pid = execs.inspect(exec_.container.engine, exec_.id)
         return ticks if running and pid == exec_.pid else None
 
-    def _end(self, exec_: Exec, start_ticks: int | None) -> bool:
+    def _end(self, exec_: Exec, start_ticks: int | None, grace_seconds: float) -> bool:
         """End what the command started; tell whether some of it may be left."""
         if exec_.pid is None or start_ticks is None:
             return self._runs(exec_)
         found = {(exec_.pid, start_ticks), *self._session(exec_)}
-        deadline = self.clock() + self.bounds.grace_seconds
+        deadline = self.clock() + grace_seconds
         for pid, ticks in found:
             self._signal(pid, ticks, "SIGHUP", 0.0)
         for pid, ticks in found:

@@ -251,7 +251,9 @@ class Connection:
             key = name.upper().replace("-", "_")
             if name in {"content-type", "content-length"}:
                 environ[key] = value
-            elif "_" not in name and name not in _OF_THE_HOP:  # `X_Y` and `X-Y` would be one key: only the latter is read
+            elif (
+                "_" not in name and name not in _OF_THE_HOP
+            ):  # `X_Y` and `X-Y` would be one key: only the latter is read
                 old = environ.get(f"HTTP_{key}")
                 joint = "; " if name == "cookie" else ", "
                 environ[f"HTTP_{key}"] = value if old is None else f"{old}{joint}{value}"

@@ -257,9 +257,7 @@ def unit(rig: Rig, tmp_path: Path) -> Unit:
     """systemd's part is pretended, journalctl is a program that writes as it does."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    runner = replace(
-        rig.actor.engine.runner, directories=(folder,), owner_uid=os.geteuid()
-    )
+    runner = replace(rig.actor.engine.runner, directories=(folder,), owner_uid=os.geteuid())
     facts = rig.actor.engine.facts
     rig.actor.engine.facts = NodeFacts(
         processes=facts.processes,
