@@ -130,8 +130,8 @@ class ActorLink:
             if upgrade is None:
                 raise ValueError("it speaks something else than was asked for")
             headers = _named(response, _ACCEPTED)
-            body = _conversation(upgrade, headers, connection, response)
-            return Relay(response.status, headers, body, connection)
+            talk = _conversation(upgrade, headers, connection, response)
+            return Relay(response.status, headers, talk, connection)
         headers = _named(response, _REPLY_HEADERS)
         return Relay(response.status, headers, _chunks(response), connection)
 

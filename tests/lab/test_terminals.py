@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.exporter.actor.conftest import Enrolled, Rig, running
 from tests.lab.test_containers import IMAGE, Docker, _clean, _groups, _import, started
+from typing_extensions import override
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, TextMessage
 
 from narthex_exporter.actor.app import Config
@@ -52,7 +53,8 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
 class Here(Enrolled):
     engine: Path
 
-    def layout(self) -> Config:  # type: ignore[override]
+    @override
+    def layout(self) -> Config:
         return replace(super().layout(), engine_sockets=(self.engine,))
 
 
@@ -64,7 +66,9 @@ class Desk:
     rig: Rig
     stack: contextlib.ExitStack
 
-    def ask(self, *, sub: str = "user:1", act: str = "container.exec", **params: Any) -> Any:
+    def ask(
+        self, *, sub: str = "user:1", act: str = "container.exec", **params: Any
+    ) -> tuple[Talk, Event]:
         target = f"/api/v1/terminal?params={encode_params({'container': 'web', **params})}"
         claims = self.rig.client.claims("GET", target, b"", act=act, sub=sub, rsn="a test")
         ticket = self.rig.client.sign(claims)

@@ -1,4 +1,4 @@
-"""A WebSocket client for tests: wsproto on a real socket, so that our own code is not its judge."""
+"""A WebSocket client for tests: wsproto on a real socket, so that we do not judge ourselves."""
 
 import json
 import socket
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import CloseConnection, Event, Message, Ping, RejectConnection, Request
+from wsproto.events import CloseConnection, Event, Message, RejectConnection, Request
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Client:
     connection: WSConnection = field(default_factory=lambda: WSConnection(ConnectionType.CLIENT))
 
     def ask(self, path: str = "/echo", **more: Any) -> Event:
-        self.send(Request(host="localhost", target=path, **more))
+        self.send(Request(target=path, **{"host": "localhost", **more}))
         return next(self.events())
 
     def send(self, event: Event) -> None:

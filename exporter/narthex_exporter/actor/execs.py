@@ -135,9 +135,7 @@ def _attach(path: Path, key: str) -> tuple[socket.socket, bytes]:
         sock.settimeout(_CALL_SECONDS)
         sock.connect(str(path))
         sock.sendall(head.encode() + body)
-        status, rest = _head(sock)
-        if status not in {http.client.SWITCHING_PROTOCOLS, http.client.OK}:
-            raise RefusedError(f"the engine does not start it (status {status})")
+        rest = _accepted(sock)
     except OSError as error:
         sock.close()
         raise _silent(path, error) from error
@@ -147,7 +145,8 @@ def _attach(path: Path, key: str) -> tuple[socket.socket, bytes]:
     return sock, rest
 
 
-def _head(sock: socket.socket) -> tuple[int, bytes]:
+def _accepted(sock: socket.socket) -> bytes:
+    """Read the head of the answer; gives what came behind it. Raises RefusedError."""
     found = b""
     while b"\r\n\r\n" not in found:
         chunk = sock.recv(4096)
@@ -158,7 +157,9 @@ def _head(sock: socket.socket) -> tuple[int, bytes]:
     words = head.split(b"\r\n")[0].split(b" ")
     if len(words) < 2 or not words[1].isdigit():  # noqa: PLR2004
         raise UnavailableError("the engine's answer is not HTTP")
-    return int(words[1]), rest
+    if int(words[1]) not in {http.client.SWITCHING_PROTOCOLS, http.client.OK}:
+        raise RefusedError(f"the engine does not start it (status {int(words[1])})")
+    return rest
 
 
 class _Connection(http.client.HTTPConnection):

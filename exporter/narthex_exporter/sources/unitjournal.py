@@ -43,7 +43,7 @@ def parse(chunks: Iterator[bytes]) -> Iterator[JournalLine | None]:
         kept += chunk
         *whole, rest = kept.split(b"\n")
         for raw in whole:
-            line = None if skipping else _line(raw)
+            line = None if skipping else _line(bytes(raw))
             skipping = False
             if line is not None:
                 yield line

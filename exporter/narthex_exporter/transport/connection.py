@@ -349,6 +349,8 @@ class _Reply:
         if exc_info and self.sent:
             raise exc_info[1].with_traceback(exc_info[2])
         code, _, reason = status.partition(" ")
+        if code == "101":  # it takes the connection over, and sends that itself: see Upgrade
+            return self.write
         self.response = h11.Response(
             status_code=int(code),
             reason=reason.encode("latin-1"),

@@ -138,8 +138,7 @@ class WebSocket:
         reads: bool = True,
     ) -> None:
         """Wait until something can be moved, at most one tick; ask a silent peer for a sign."""
-        if self.closed is None:
-            self._beat()
+        self.beat()
         wait(((self.wire, reads), *wires), min(seconds, TICK_SECONDS), files=files)
 
     def finish(self, *, seconds: float = 1.0) -> None:
@@ -193,7 +192,10 @@ class WebSocket:
         if len(self.wire.out) > _UNREAD_BYTES:
             self._give_up("the peer does not read")
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Ask a silent peer for a sign, and give one up that does not answer or read."""
+        if self.closed is not None:
+            return
         now = self._clock()
         if self.has_room:
             self._drained = now

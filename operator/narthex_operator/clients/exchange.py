@@ -76,7 +76,7 @@ class ExchangeError(NarthexError):
 
 
 @dataclass(slots=True)
-class _Deadline:
+class Deadline:
     """Cuts a socket when the time is over: a timeout alone bounds one read, not the whole."""
 
     seconds: float
@@ -84,6 +84,7 @@ class _Deadline:
     _timer: threading.Timer | None = field(default=None, init=False)
 
     def guard(self, sock: socket.socket) -> None:
+        """Begin to watch the time."""
         self._timer = threading.Timer(self.seconds, self._cut, (sock,))
         self._timer.daemon = True
         self._timer.start()
@@ -94,6 +95,7 @@ class _Deadline:
             sock.shutdown(socket.SHUT_RDWR)
 
     def lift(self) -> None:
+        """Let the socket live on."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer.join()
@@ -111,8 +113,8 @@ def exchange(
     """Send one request and read its reply. Raises ExchangeError."""
     limits = bounds or Bounds()
     began = time.monotonic()
-    sock = _connect(endpoint, limits)
-    deadline = _Deadline(max(0.05, limits.total_seconds - (time.monotonic() - began)))
+    sock = connect(endpoint, limits)
+    deadline = Deadline(max(0.05, limits.total_seconds - (time.monotonic() - began)))
     deadline.guard(sock)
     connection = http.client.HTTPConnection(endpoint.host, endpoint.port)
     connection.sock = sock
@@ -121,7 +123,7 @@ def exchange(
             method, endpoint.prefix + target, body=body, headers={**(headers or {})}
         )
         with connection.getresponse() as response:
-            data = _read(response, limits.reply_bytes)
+            data = read_bounded(response, limits.reply_bytes)
             if deadline.passed:
                 # Where headers are cut, http.client takes the end for theirs.
                 raise TimeoutError
@@ -133,7 +135,7 @@ def exchange(
     except (OSError, http.client.HTTPException, ValueError) as error:
         # The socket's own timeout is the whole bound too, and on a busy machine may come first.
         late = deadline.passed or isinstance(error, TimeoutError)
-        why = _late(limits) if late else _explained(error)
+        why = _late(limits) if late else explained(error)
         raise ExchangeError(why, sent=True) from error
     finally:
         deadline.lift()
@@ -141,17 +143,17 @@ def exchange(
         sock.close()
 
 
-def _connect(endpoint: Endpoint, limits: Bounds) -> socket.socket:
-    """Connect and shake hands: up to here nothing of the request has left."""
+def connect(endpoint: Endpoint, limits: Bounds) -> socket.socket:
+    """Connect and shake hands: nothing of the request has left. Raises ExchangeError."""
     seconds = min(limits.connect_seconds, limits.total_seconds)
     try:
         raw = socket.create_connection((endpoint.host, endpoint.port), timeout=seconds)
     except OSError as error:
-        raise ExchangeError(_explained(error), sent=False) from error
+        raise ExchangeError(explained(error), sent=False) from error
     if endpoint.tls is None:
         raw.settimeout(limits.total_seconds)
         return raw
-    deadline = _Deadline(seconds)
+    deadline = Deadline(seconds)
     deadline.guard(raw)
     try:
         sock = endpoint.tls().wrap_socket(
@@ -164,7 +166,7 @@ def _connect(endpoint: Endpoint, limits: Bounds) -> socket.socket:
             raise
     except (OSError, NarthexError) as error:
         raw.close()
-        why = "the TLS handshake took too long" if deadline.passed else _explained(error)
+        why = "the TLS handshake took too long" if deadline.passed else explained(error)
         raise ExchangeError(why, sent=False) from error
     finally:
         deadline.lift()
@@ -172,7 +174,8 @@ def _connect(endpoint: Endpoint, limits: Bounds) -> socket.socket:
     return sock
 
 
-def _read(response: http.client.HTTPResponse, most: int) -> bytes:
+def read_bounded(response: http.client.HTTPResponse, most: int) -> bytes:
+    """Read a body of at most ``most`` bytes. Raises ValueError, HTTPException."""
     chunks, size = [], 0
     while chunk := response.read1(_CHUNK):
         size += len(chunk)
@@ -199,7 +202,7 @@ _CAUSES: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 
-def _explained(error: Exception) -> str:
+def explained(error: Exception) -> str:
     """Give a short cause in words, without what a peer could have put there."""
     for kind, words in _CAUSES:
         if isinstance(error, kind):

@@ -1,11 +1,12 @@
 """Ask one node's actor: sign a ticket for each request, believe nothing of the reply."""
 
+import contextlib
 import json
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -25,11 +26,14 @@ from narthex_exporter.contract.wire import (
     PlanReply,
     Problem,
     Run,
+    encode_params,
     new_run_id,
 )
 from narthex_exporter.transport.identity import node_dns_name
 from narthex_exporter.transport.tls import TLSFiles, client_context
+from narthex_exporter.transport.websocket import WebSocket
 from narthex_operator.clients.exchange import Bounds, Endpoint, ExchangeError, Reply, exchange
+from narthex_operator.clients.livestream import open_stream
 from narthex_operator.errors import ActorOffError, NodeProblemError, UnreachableError
 
 log = logging.getLogger(__name__)
@@ -44,6 +48,7 @@ _SHOWN: Final = 2000
 _ERRORS_SHOWN: Final = 50
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class InDoubtError(UnreachableError):
@@ -179,6 +184,28 @@ class NodeClient:
         call = Call(method="DELETE", target=f"/api/v1/runs/{run_id}", act="run", op=run_id)
         return self._read_run(node, self._ask(node, asker, call), run_id)
 
+    def stream(
+        self,
+        node: NodeRef,
+        asker: Asker,
+        name: str,
+        params: Mapping[str, Any],
+        *,
+        terminal: bool = False,
+    ) -> WebSocket:
+        """Open a live stream, or the terminal that an action of that name opens.
+
+        Whoever gets it moves it, and closes its socket. What it says is hostile.
+        """
+        path = "terminal" if terminal else f"follow/{quote(name, safe='.')}"
+        call = Call(
+            method="GET",
+            target=f"/api/v1/{path}?params={encode_params(dict(params))}",
+            act=name,
+            seconds=WORK_SECONDS,
+        )
+        return self._with_ticket(node, asker, call, self._open)
+
     def instance(self, node_id: str) -> str:
         """Tell the start of the node's actor that answered last; empty when not known."""
         with self._lock:
@@ -191,6 +218,16 @@ class NodeClient:
         call: Call,
         before_sending: Callable[[Claims], None] = lambda _claims: None,
     ) -> Reply:
+        return self._with_ticket(node, asker, call, self._send, before_sending)
+
+    def _with_ticket(
+        self,
+        node: NodeRef,
+        asker: Asker,
+        call: Call,
+        send: Callable[[NodeRef, Call, str], T],
+        before_sending: Callable[[Claims], None] = lambda _claims: None,
+    ) -> T:
         nonce = self._take(node) or self._fetch(node)
         for last in (False, True):
             if nonce is None:
@@ -199,7 +236,7 @@ class NodeClient:
             ticket = self.signer.ticket(claims)
             before_sending(claims)
             try:
-                return self._send(node, call, ticket=ticket)
+                return send(node, call, ticket)
             except NodeProblemError as error:
                 # The actor was restarted, or forgot: its reply brought the present nonce.
                 if last or error.problem.type != "ticket-nonce":
@@ -211,7 +248,7 @@ class NodeClient:
 
     def _fetch(self, node: NodeRef) -> _Nonce | None:
         try:
-            self._send(node, Call(method="GET", target="/api/v1/nonce", act=""), ticket="")
+            self._send(node, Call(method="GET", target="/api/v1/nonce", act=""), "")
         except InDoubtError as error:
             # To ask for a nonce does nothing: whatever was wanted has not been sent.
             raise UnreachableError(str(error), hint=error.hint) from error
@@ -239,38 +276,43 @@ class NodeClient:
             ah=self.audit_head(),
         )
 
-    def _send(self, node: NodeRef, call: Call, *, ticket: str) -> Reply:
+    def _send(self, node: NodeRef, call: Call, ticket: str) -> Reply:
+        with _unreachable(node):
+            reply = exchange(
+                self._endpoint(node),
+                call.method,
+                call.target,
+                headers=_headers(call, ticket),
+                body=call.body or None,
+                bounds=Bounds(total_seconds=call.seconds),
+            )
+        self._keep(node, reply)
+        _raise_for(node, reply)
+        return reply
+
+    def _open(self, node: NodeRef, call: Call, ticket: str) -> WebSocket:
+        with _unreachable(node):
+            reply, stream = open_stream(
+                self._endpoint(node),
+                call.target,
+                headers=_headers(call, ticket),
+                bounds=Bounds(total_seconds=call.seconds),
+            )
+        self._keep(node, reply)
+        if stream is None:
+            _raise_for(node, reply)
+            raise NotUnderstoodError(f"node {node.name} answers with status {reply.status}")
+        return stream
+
+    def _endpoint(self, node: NodeRef) -> Endpoint:
         host, _, port = node.address.rpartition(":")
-        endpoint = Endpoint(
+        return Endpoint(
             host=host.strip("[]"),
             port=int(port),
             # Built for each request: the certificate is renewed every day.
             tls=lambda: client_context(self.tls),
             server_name=node_dns_name(self.cluster, node.id),
         )
-        headers = {"User-Agent": "narthex-operator"}
-        if ticket:
-            headers[TICKET_HEADER] = ticket
-        if call.body:
-            headers["Content-Type"] = "application/json"
-        try:
-            reply = exchange(
-                endpoint,
-                call.method,
-                call.target,
-                headers=headers,
-                body=call.body or None,
-                bounds=Bounds(total_seconds=call.seconds),
-            )
-        except ExchangeError as error:
-            kind = InDoubtError if error.sent else UnreachableError
-            raise kind(
-                f"node {node.name} at {node.address} does not answer: {error}",
-                hint="is the machine up, and `systemctl status narthex-exporter` well on it?",
-            ) from error
-        self._keep(node, reply)
-        _raise_for(node, reply)
-        return reply
 
     def _keep(self, node: NodeRef, reply: Reply) -> None:
         value = reply.headers.get(NONCE_HEADER.lower(), "")
@@ -305,6 +347,27 @@ class NodeClient:
                 f"node {node.name} answers something else than is expected of it",
                 hint="is its release older than the operator's?",
             ) from error
+
+
+def _headers(call: Call, ticket: str) -> dict[str, str]:
+    headers = {"User-Agent": "narthex-operator"}
+    if ticket:
+        headers[TICKET_HEADER] = ticket
+    if call.body:
+        headers["Content-Type"] = "application/json"
+    return headers
+
+
+@contextlib.contextmanager
+def _unreachable(node: NodeRef) -> Iterator[None]:
+    try:
+        yield
+    except ExchangeError as error:
+        kind = InDoubtError if error.sent else UnreachableError
+        raise kind(
+            f"node {node.name} at {node.address} does not answer: {error}",
+            hint="is the machine up, and `systemctl status narthex-exporter` well on it?",
+        ) from error
 
 
 def _raise_for(node: NodeRef, reply: Reply) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.exporter.actor.conftest import Client, Enrolled, Rig, Sleeper, running, started
+from typing_extensions import override
 from wsproto.events import AcceptConnection, CloseConnection, Event
 
 from narthex_exporter.actor import streams
@@ -242,9 +243,11 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known(Units):
-    def unavailable(self) -> str:  # type: ignore[override]
+    @override
+    def unavailable(self) -> str:
         return ""
 
+    @override
     def get(self, name: str) -> UnitFact | None:
         return UnitFact(
             name=name, description="", load_state="loaded", active_state="active",

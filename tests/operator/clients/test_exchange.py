@@ -134,7 +134,7 @@ def test_a_read_that_times_out_before_the_deadline_says_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # On a busy machine the socket's own timeout comes first.
-    monkeypatch.setattr("narthex_operator.clients.exchange._Deadline.guard", lambda *_: None)
+    monkeypatch.setattr("narthex_operator.clients.exchange.Deadline.guard", lambda *_: None)
     with (
         peer(silent) as endpoint,
         pytest.raises(ExchangeError, match=r"no whole reply within 0\.5 s"),
