@@ -102,7 +102,7 @@ class Bridge:
         try:
             for told in read(message):
                 self.browser.send(told)
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:  # a ratio may be infinite
             log.warning("stream.not-understood", extra={"error": type(error).__name__})
             return False
         return True

@@ -65,7 +65,7 @@ class Browser:
         reply = connection.getresponse()
         return reply.status, json.loads(reply.read())
 
-    def ticket(self, name: str = "process.top", node: str = "web-1", **params: Any) -> str:
+    def ticket(self, name: str = "process.top", *, node: str = "web-1", **params: Any) -> str:
         status, answer = self.post({"node": node, "name": name, "params": params})
         assert status == 200, answer
         ticket: str = answer["ticket"]
