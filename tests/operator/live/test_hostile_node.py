@@ -119,7 +119,6 @@ WRONG: dict[str, Callable[[WebSocket], None]] = {
         b"\x81\x7f" + (10 << 30).to_bytes(8, "big") + b"x" * 90_000
     ),
     "no frames at all": _raw(b"HTTP/1.1 200 OK\r\n\r\n" * 100),
-    "an infinite ratio": _say(told(row()).replace("0.1", "1e999")),
 }  # fmt: skip
 
 
@@ -153,15 +152,15 @@ def test_97_a_problem_of_a_node_s_own_is_cut_short(people: People, liar: Liar) -
 
 def test_97_a_flood_waits_at_the_node_and_costs_nobody_else(people: People, liar: Liar) -> None:
     liar.says = _tiny_without_end
-    before = _resident()
+    before, began = _resident(), time.monotonic()
     flooded = people().open(node="liar", limit=1)
     other = people().open(limit=1)
     other.json()
-    began, seen = time.monotonic(), 0
-    while time.monotonic() - began < 3:
+    seen, until = 0, time.monotonic() + 3
+    while time.monotonic() < until:
         flooded.json()
         seen += 1
-    assert seen < _MESSAGES_AT_ONCE + 4 * _MESSAGES_PER_SECOND
+    assert seen <= _MESSAGES_AT_ONCE + (time.monotonic() - began) * _MESSAGES_PER_SECOND
     began = time.monotonic()
     other.json()
     assert time.monotonic() - began < 10
