@@ -20,7 +20,7 @@ ContainerName = Annotated[
         examples=["web"],
     ),
 ]
-Word = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Word = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 _Plan = Generator[Step | Note | Look, Outcome | None, None]
 
 SHELL: Final = ("/bin/sh",)
@@ -44,7 +44,12 @@ class ExecParams(Params):
         return f"container/{self.container}"
 
 
-@action(name="container.exec", title="Open a terminal in a container", danger=Danger.DISRUPTIVE)
+@action(
+    name="container.exec",
+    title="Open a terminal in a container",
+    danger=Danger.DISRUPTIVE,
+    live=True,
+)
 def execute(_params: ExecParams, _facts: Facts) -> _Plan:
     """Run a command in a container, with a terminal of its own, as the container's own user.
 

@@ -82,7 +82,10 @@ Tell = Callable[[Q, Facts, Stop], Iterator[R]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action(Generic[P]):
-    """One thing that a node can be asked to do."""
+    """One thing that a node can be asked to do.
+
+    ``live`` ones open a terminal: they have no run, and their plan refuses.
+    """
 
     name: str
     title: str
@@ -93,6 +96,7 @@ class Action(Generic[P]):
     inverse: str | None = None
     timeout_seconds: float = 60.0
     root_equivalent: bool = False
+    live: bool = False
 
     @property
     def family(self) -> str:
@@ -178,6 +182,7 @@ def action(
     inverse: str | None = None,
     timeout_seconds: float = 60.0,
     root_equivalent: bool = False,
+    live: bool = False,
 ) -> Callable[[Plan[P]], Action[P]]:
     """Turn a plan function into an Action; its docstring and first annotation are used."""
 
@@ -192,6 +197,7 @@ def action(
             inverse=inverse,
             timeout_seconds=timeout_seconds,
             root_equivalent=root_equivalent,
+            live=live,
         )
 
     return declare

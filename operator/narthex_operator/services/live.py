@@ -22,7 +22,6 @@ from narthex_operator.services.views import LivePermit
 TICKET_SECONDS: Final = 30.0
 MOST_TICKETS: Final = 4096
 MOST_TICKETS_EACH: Final = 32
-TERMINALS: Final = frozenset({"container.exec"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class LiveService:
             params=valid.model_dump(mode="json"),
             actor=actor.id,
             session=actor.session,
-            terminal=name in TERMINALS,
+            terminal=isinstance(declared, Action),
         )
         return self._keep(permit)
 
@@ -115,8 +114,9 @@ class LiveService:
         found = self.catalogue.follows.get(name)
         if found is not None:
             return found
-        if name in TERMINALS and name in self.catalogue.actions:
-            return self.catalogue.actions[name]
+        action = self.catalogue.actions.get(name)
+        if action is not None and action.live:
+            return action
         raise NotFoundError(
             f"there is nothing live named {name[:100]!r}", hint="see the catalogue"
         )
