@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from narthex_exporter.actions import CATALOGUE as ACTIONS
 from narthex_exporter.contract.spec import Catalogue
+from narthex_exporter.follows import CATALOGUE as FOLLOWS
 from narthex_exporter.notify import notify
 from narthex_exporter.queries import CATALOGUE as QUERIES
 from narthex_exporter.signals import Signals
@@ -43,6 +44,7 @@ from narthex_operator.services.bootstrap import (
 from narthex_operator.services.delivery import Delivery
 from narthex_operator.services.fleet import Check, FleetService
 from narthex_operator.services.interfaces import Services
+from narthex_operator.services.live import LiveService
 from narthex_operator.services.logs import LogService
 from narthex_operator.services.retention import Retention
 from narthex_operator.services.runs import RunService
@@ -55,9 +57,11 @@ from narthex_panel import render_error
 
 log = logging.getLogger(__name__)
 
-CATALOGUE: Final = Catalogue(actions=ACTIONS, queries=QUERIES)
+CATALOGUE: Final = Catalogue(actions=ACTIONS, queries=QUERIES, follows=FOLLOWS)
 # Behind a reverse proxy every browser has one address, and each open page one live stream.
-WEB_LIMITS: Final = Limits(connections=512, connections_per_peer=384)
+WEB_LIMITS: Final = Limits(
+    connections=512, connections_per_peer=384, upgrades=256, upgrades_per_peer=192
+)
 GATEWAY_LIMITS: Final = Limits(body_bytes=4 << 20, connections=1024, connections_per_peer=128)
 DRAIN_SECONDS: Final = 10.0
 _RECONCILE_SECONDS: Final = 5.0
@@ -218,6 +222,14 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         alertmanager=clients.alertmanager,
         prometheus=clients.prometheus,
     )
+    runs = RunService(
+        database=database,
+        nodes=core.nodes,
+        client=clients.nodes,
+        audit=audit,
+        delivery=delivery,
+        catalogue=CATALOGUE,
+    )
     services = Services(
         accounts=core.accounts,
         nodes=core.nodes,
@@ -227,18 +239,14 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
             scrape_seconds=config.scrape_interval_seconds,
             checks=_checks(core, clients, alerts),
         ),
-        runs=RunService(
-            database=database,
-            nodes=core.nodes,
-            client=clients.nodes,
-            audit=audit,
-            delivery=delivery,
-            catalogue=CATALOGUE,
-        ),
+        runs=runs,
         asking=AskingService(database=database, client=clients.nodes, catalogue=CATALOGUE),
         audit=audit,
         alerts=alerts,
         logs=LogService(nodes=core.nodes, loki=clients.logs),
+        live=LiveService(
+            nodes=core.nodes, client=clients.nodes, runs=runs, audit=audit, catalogue=CATALOGUE
+        ),
     )
     witness = Witness(database=database, audit=audit, nodes=clients.nodes)
     verifier = Verifier(audit=audit, witness=witness)

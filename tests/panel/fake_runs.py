@@ -95,6 +95,7 @@ class FakeRuns:
                 "service.get": why,
                 "host.info": "",
             },
+            follows={"process.top": "", "service.journal": why} if self.world.follows else {},
         )
 
     def query(

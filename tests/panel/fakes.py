@@ -1,6 +1,7 @@
 """Services in memory, for page tests and for looking at pages without a product behind them."""
 
 from tests.panel.fake_fleet import FakeFleet
+from tests.panel.fake_live import FakeLive
 from tests.panel.fake_people import FakeAccounts, FakeNodes
 from tests.panel.fake_records import FakeAlerts, FakeAudit, FakeLogs
 from tests.panel.fake_runs import FakeAsking, FakeRuns
@@ -20,6 +21,7 @@ def services(world: World) -> Services:
         audit=FakeAudit(world),
         alerts=FakeAlerts(world),
         logs=FakeLogs(world),
+        live=FakeLive(world),
     )
 
 

@@ -24,6 +24,7 @@ from narthex_exporter.actor.policy import OFF, load_policy
 from narthex_exporter.actor.status import Status
 from narthex_exporter.actor.store import RunStore
 from narthex_exporter.actor.tally import Tally
+from narthex_exporter.actor.terminal import Terminals
 from narthex_exporter.actor.throttle import Throttle
 from narthex_exporter.actor.web import Gate, build_app
 from narthex_exporter.contract.spec import Catalogue
@@ -127,6 +128,9 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
                 nonces=Nonces(),
                 audit=audit,
                 refusals=Throttle(),
+                terminals=Terminals(
+                    engine=engine, sessions=hands.processes, sockets=config.engine_sockets
+                ),
             ),
         )
         status.start()

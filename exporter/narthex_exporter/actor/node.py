@@ -4,8 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from narthex_exporter import actions, queries
+from narthex_exporter import actions, follows, queries
 from narthex_exporter.actor.confirm import Confirmations
+from narthex_exporter.actor.execs import SOCKETS
 from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.systemd import SystemdCaller
@@ -18,7 +19,9 @@ from narthex_exporter.sources.sockets import Sockets
 from narthex_exporter.sources.systemd import Units
 from narthex_exporter.sources.terminals import Terminals
 
-CATALOGUE = Catalogue(actions=actions.CATALOGUE, queries=queries.CATALOGUE)
+CATALOGUE = Catalogue(
+    actions=actions.CATALOGUE, queries=queries.CATALOGUE, follows=follows.CATALOGUE
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class Config:
     policy_file: Path
     protected: tuple[int, ...] = ()
     program: tuple[str, ...] = PROGRAM
+    engine_sockets: tuple[Path, ...] = SOCKETS
 
     @property
     def runs_file(self) -> Path:
@@ -65,6 +69,7 @@ class Hands:
     """What reads the node, what changes it, and what starts programs that outlive us."""
 
     facts: NodeFacts
+    processes: Processes
     runner: Runner
     launcher: Launcher
     confirmations: Confirmations
@@ -77,7 +82,7 @@ def open_node(config: Config) -> Hands:
     launcher = launcher_for(runner, program=config.program)
     facts = NodeFacts(
         processes=processes,
-        units=Units(run=runner.read),
+        units=Units(run=runner.read, stream=runner.stream),
         host=Host(),
         sessions=Terminals(),
         sockets=Sockets(processes=processes),
@@ -89,4 +94,10 @@ def open_node(config: Config) -> Hands:
         launcher=launcher,
         arguments=config.arguments(),
     )
-    return Hands(facts=facts, runner=runner, launcher=launcher, confirmations=confirmations)
+    return Hands(
+        facts=facts,
+        processes=processes,
+        runner=runner,
+        launcher=launcher,
+        confirmations=confirmations,
+    )

@@ -1,6 +1,6 @@
 """What plans and queries may know of a node: read-only, typed, pretended in tests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +58,30 @@ class UnitFact:
     restart: str = ""
     exit_status: int | None = None
     restarts: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalLine:
+    """One line of the journal: hostile text.
+
+    ``cursor`` is journald's name for its place, ``priority`` syslog's (0 emergency to 7 debug;
+    ``None`` where it has none), ``at_seconds`` Unix time.
+    """
+
+    cursor: str
+    at_seconds: float
+    priority: int | None
+    identifier: str
+    pid: int | None
+    text: str
+
+
+class Waiting(Protocol):
+    """How what never ends by itself waits; see ``contract.spec.Stop``."""
+
+    def readable(self, descriptor: int, seconds: float) -> bool:
+        """Wait until a descriptor may have something to read; True once nobody listens."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +208,15 @@ class UnitFacts(Protocol):
 
     def journal(self, name: str, *, lines: int) -> Sequence[str]:
         """Read the last lines that a unit logged; empty where there is no journal."""
+        ...
+
+    def follow(
+        self, name: str, *, lines: int, after: str, stop: Waiting
+    ) -> Iterator[JournalLine | None]:
+        """Tell each line that a unit logs: ``None`` where there is none at the moment.
+
+        Begins with the last ``lines``, or behind the cursor ``after``. Raises UnavailableError.
+        """
         ...
 
 

@@ -5,7 +5,7 @@ import pwd
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,7 @@ class Stat:
     comm: str
     state: str
     ppid: int
+    session: int
     flags: int
     cpu_ticks: int
     nice: int
@@ -48,6 +49,7 @@ def parse_stat(raw: bytes) -> Stat:
             comm=clean(raw[start + 1 : end], limit=64),
             state=fields[0].decode("ascii", "replace"),
             ppid=int(fields[1]),
+            session=int(fields[3]),
             flags=int(fields[6]),
             cpu_ticks=int(fields[11]) + int(fields[12]),
             nice=int(fields[16]),
@@ -115,6 +117,12 @@ class Processes:
         """Tell when a process started, in ticks after boot; ``None`` when there is none."""
         stat = self._stat(pid)
         return None if stat is None else stat.start_ticks
+
+    def session(self, leader: int) -> Sequence[Identity]:
+        """List the processes of a session, whose number is its first process's."""
+        return [
+            (pid, stat.start_ticks) for pid, stat in self._stats() if stat.session == leader > 1
+        ]
 
     def list(self) -> list[ProcessFact]:
         """List every process; waits 0.25 s where there is no earlier look to compare with."""

@@ -1,12 +1,13 @@
 """Read systemd's units over D-Bus. See org.freedesktop.systemd1(5)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from narthex_exporter.contract.facts import UnitFact
+from narthex_exporter.contract.facts import JournalLine, UnitFact, Waiting
 from narthex_exporter.contract.steps import Outcome, RunProgram
+from narthex_exporter.sources import unitjournal
 from narthex_exporter.sources.dbus import SYSTEM_BUS, Address, Bus, CallError, connect
 from narthex_exporter.sources.text import clean
 
@@ -30,9 +31,13 @@ _INTERFACES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Units:
-    """The systemd units of this node. ``run`` starts journalctl, and is the actor's runner."""
+    """The systemd units of this node.
+
+    ``run`` and ``stream`` start journalctl, and are the actor's runner's.
+    """
 
     run: Callable[[RunProgram], Outcome]
+    stream: Callable[[RunProgram, Waiting], Iterator[bytes]]
     bus_socket: Path = SYSTEM_BUS
     runtime: Path = Path("/run/systemd/system")
 
@@ -114,6 +119,13 @@ class Units:
         return tuple(
             clean(line, limit=_LINE_CHARACTERS) for line in done.output.splitlines()[-lines:]
         )
+
+    def follow(
+        self, name: str, *, lines: int, after: str, stop: Waiting
+    ) -> Iterator[JournalLine | None]:
+        """Tell each line that a unit logs, and ``None`` while there is none."""
+        argv = unitjournal.arguments(name, lines=lines, after=after)
+        return unitjournal.parse(self.stream(RunProgram(argv=argv), stop))
 
     def _own_properties(self, bus: Bus, path: str, name: str) -> dict[str, Any]:
         interface = _INTERFACES.get(name.rpartition(".")[2])

@@ -27,12 +27,15 @@ from narthex_exporter.transport.connection import (
     CERTIFICATE,
     PEER,
     PEER_UID,
+    UPGRADE,
     Connection,
     Limits,
     Peer,
+    Upgrade,
     WSGIApp,
 )
 from narthex_exporter.transport.identity import PeerError, identify, issued_by
+from narthex_exporter.transport.slots import Slots
 from narthex_exporter.transport.tls import ContextSource
 
 log = logging.getLogger(__name__)
@@ -41,10 +44,12 @@ __all__ = [
     "CERTIFICATE",
     "PEER",
     "PEER_UID",
+    "UPGRADE",
     "Limits",
     "ListenError",
     "Listener",
     "Server",
+    "Upgrade",
     "WSGIApp",
     "listen_tcp",
     "listen_unix",
@@ -143,6 +148,10 @@ class Server:
     _unproven: dict[_Guest, None] = field(default_factory=dict, init=False)
     _acceptors: list[threading.Thread] = field(default_factory=list, init=False)
     _wakers: tuple[int, ...] = field(default=(), init=False)
+    _upgrades: Slots = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._upgrades = Slots(self.limits.upgrades, self.limits.upgrades_per_peer)
 
     def start(self) -> None:
         """Begin to accept, in threads of the server's own."""
@@ -202,6 +211,11 @@ class Server:
         """How many connections have neither shown a certificate nor sent a request."""
         with self._lock:
             return len(self._unproven)
+
+    @property
+    def upgrades(self) -> int:
+        """How many connections speak something else than HTTP, or just ask to."""
+        return self._upgrades.held
 
     @property
     def alive(self) -> bool:
@@ -314,6 +328,7 @@ class Server:
                 busy=self._busy,
                 stopping=self._stopping,
                 prove=lambda: self._prove(guest),
+                upgrades=self._upgrades,
             ).serve()
         except (OSError, PeerError) as error:
             log.debug("connection.ended", extra={"peer": guest.peer, "error": str(error)})

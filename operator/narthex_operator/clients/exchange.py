@@ -181,7 +181,7 @@ class Line:
         wire = self._wire
         if wire is None or fresh or not wire.idle():
             self.close()
-            wire = self._wire = _Wire(_connect(self.endpoint, limits))
+            wire = self._wire = _Wire(connect(self.endpoint, limits))
         wire.begin(until)
         try:
             connection = http.client.HTTPConnection(self.endpoint.host, self.endpoint.port)
@@ -192,7 +192,7 @@ class Line:
             return self._receive(wire, method, limits)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
-            why = _late(limits) if isinstance(error, TimeoutError) else _explained(error)
+            why = _late(limits) if isinstance(error, TimeoutError) else explained(error)
             raise ExchangeError(why, sent=wire.sent) from error
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ class Line:
     def _receive(self, wire: _Wire, method: str, limits: Bounds) -> Reply:
         with http.client.HTTPResponse(wire, method=method) as response:  # type: ignore[arg-type] # it asks for makefile alone
             response.begin()
-            data = _read(response, limits.reply_bytes)
+            data = read_bounded(response, limits.reply_bytes)
             if response.will_close:
                 self.close()
             return Reply(
@@ -239,13 +239,13 @@ def exchange(
         return line.exchange(method, target, headers=headers, body=body, bounds=bounds)
 
 
-def _connect(endpoint: Endpoint, limits: Bounds) -> socket.socket:
+def connect(endpoint: Endpoint, limits: Bounds) -> socket.socket:
     """Connect and shake hands: up to here nothing of the request has left."""
     seconds = min(limits.connect_seconds, limits.total_seconds)
     try:
         raw = socket.create_connection((endpoint.host, endpoint.port), timeout=seconds)
     except OSError as error:
-        raise ExchangeError(_explained(error), sent=False) from error
+        raise ExchangeError(explained(error), sent=False) from error
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if endpoint.tls is None:
         return raw
@@ -264,11 +264,12 @@ def _connect(endpoint: Endpoint, limits: Bounds) -> socket.socket:
         raise ExchangeError("the TLS handshake took too long", sent=False) from error
     except (OSError, NarthexError) as error:
         raw.close()
-        raise ExchangeError(_explained(error), sent=False) from error
+        raise ExchangeError(explained(error), sent=False) from error
     return sock
 
 
-def _read(response: http.client.HTTPResponse, most: int) -> bytes:
+def read_bounded(response: http.client.HTTPResponse, most: int) -> bytes:
+    """Read a body that is not longer than ``most``. Raises ValueError where it is."""
     chunks, size = [], 0
     while chunk := response.read1(_CHUNK):
         size += len(chunk)
@@ -295,7 +296,7 @@ _CAUSES: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 
-def _explained(error: Exception) -> str:
+def explained(error: Exception) -> str:
     """Give a short cause in words, without what a peer could have put there."""
     for kind, words in _CAUSES:
         if isinstance(error, kind):

@@ -1,5 +1,6 @@
 """Ask one node's actor: sign a ticket for each request, believe nothing of the reply."""
 
+import contextlib
 import json
 import logging
 import math
@@ -29,10 +30,12 @@ from narthex_exporter.contract.wire import (
     PlanReply,
     Problem,
     Run,
+    encode_params,
     new_run_id,
 )
 from narthex_exporter.transport.identity import node_dns_name
 from narthex_exporter.transport.tls import ReloadingClientContext, TLSFiles
+from narthex_exporter.transport.websocket import WebSocket
 from narthex_operator.clients.exchange import (
     REPLY_BYTES,
     Bounds,
@@ -42,6 +45,7 @@ from narthex_operator.clients.exchange import (
     Reply,
 )
 from narthex_operator.clients.fanout import fan_out
+from narthex_operator.clients.livestream import open_stream
 from narthex_operator.clients.ticketdesk import TicketDesk, TicketSigner
 from narthex_operator.errors import (
     ActorOffError,
@@ -67,6 +71,7 @@ _SHOWN: Final = 2000
 _ERRORS_SHOWN: Final = 50
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class InDoubtError(UnreachableError):
@@ -238,6 +243,28 @@ class NodeClient:
         except (ValueError, RecursionError) as error:
             raise _not_understood(node) from error
 
+    def stream(
+        self,
+        node: NodeRef,
+        asker: Asker,
+        name: str,
+        params: Mapping[str, Any],
+        *,
+        terminal: bool = False,
+    ) -> WebSocket:
+        """Open a live stream, or the terminal that an action of that name opens.
+
+        Whoever gets it moves it, and closes its socket. What it says is hostile.
+        """
+        path = "terminal" if terminal else f"follow/{quote(name, safe='.')}"
+        call = Call(
+            method="GET",
+            target=f"/api/v1/{path}?params={encode_params(dict(params))}",
+            act=name,
+            seconds=WORK_SECONDS,
+        )
+        return self._with_ticket(node, asker, call, self._open)
+
     def instance(self, node_id: str) -> str:
         """Tell the start of the node's actor that answered last; empty when not known."""
         with self._lock:
@@ -250,6 +277,16 @@ class NodeClient:
         call: Call,
         before_sending: Callable[[Claims], None] = lambda _claims: None,
     ) -> Reply:
+        return self._with_ticket(node, asker, call, self._send, before_sending)
+
+    def _with_ticket(
+        self,
+        node: NodeRef,
+        asker: Asker,
+        call: Call,
+        send: Callable[[NodeRef, Line, Call, str], T],
+        before_sending: Callable[[Claims], None] = lambda _claims: None,
+    ) -> T:
         with self._line(node) as line:
             nonce = self._take(node) or self._fetch(node, line, call)
             for last in (False, True):
@@ -259,7 +296,7 @@ class NodeClient:
                 ticket = self._desk.ticket(claims)
                 before_sending(claims)
                 try:
-                    return self._send(node, line, call, ticket=ticket)
+                    return send(node, line, call, ticket)
                 except NodeProblemError as error:
                     if last or not _worth_another_ticket(error.problem):
                         raise
@@ -271,7 +308,7 @@ class NodeClient:
     def _fetch(self, node: NodeRef, line: Line, call: Call) -> _Nonce | None:
         wanted = Call(method="GET", target="/api/v1/nonce", act="", until=call.until)
         try:
-            self._send(node, line, wanted, ticket="")
+            self._send(node, line, wanted, "")
         except InDoubtError as error:
             # To ask for a nonce does nothing: whatever was wanted has not been sent.
             raise UnreachableError(str(error), hint=error.hint) from error
@@ -310,33 +347,34 @@ class NodeClient:
             )
         )
 
-    def _send(self, node: NodeRef, line: Line, call: Call, *, ticket: str) -> Reply:
-        headers = {"User-Agent": "narthex-operator"}
-        if ticket:
-            headers[TICKET_HEADER] = ticket
-        if call.body:
-            headers["Content-Type"] = "application/json"
-        try:
+    def _send(self, node: NodeRef, line: Line, call: Call, ticket: str) -> Reply:
+        with _unreachable(node):
             reply = line.exchange(
                 call.method,
                 call.target,
-                headers=headers,
+                headers=_headers(call, ticket),
                 body=call.body or None,
-                bounds=Bounds(
-                    total_seconds=max(0.01, min(call.seconds, call.until - time.monotonic())),
-                    reply_bytes=call.reply_bytes,
-                ),
+                bounds=_bounds(call),
                 fresh=call.fresh,
             )
-        except ExchangeError as error:
-            kind = InDoubtError if error.sent else UnreachableError
-            raise kind(
-                f"node {node.name} at {node.address} does not answer: {error}",
-                hint="is the machine up, and `systemctl status narthex-exporter` well on it?",
-            ) from error
         self._keep(node, reply)
         _raise_for(node, reply)
         return reply
+
+    def _open(self, node: NodeRef, line: Line, call: Call, ticket: str) -> WebSocket:
+        """Ask for a stream, over a connection of its own: it is no exchange that ends."""
+        with _unreachable(node):
+            reply, stream = open_stream(
+                line.endpoint,
+                call.target,
+                headers=_headers(call, ticket),
+                bounds=_bounds(call),
+            )
+        self._keep(node, reply)
+        if stream is None:
+            _raise_for(node, reply)
+            raise NotUnderstoodError(f"node {node.name} answers with status {reply.status}")
+        return stream
 
     def _keep(self, node: NodeRef, reply: Reply) -> None:
         value = reply.headers.get(NONCE_HEADER.lower(), "")
@@ -386,6 +424,34 @@ def _worth_another_ticket(problem: Problem) -> bool:
     """
     retired = problem.type == "ticket-invalid" and problem.title == "key"
     return retired or problem.type == "ticket-nonce"
+
+
+def _bounds(call: Call) -> Bounds:
+    return Bounds(
+        total_seconds=max(0.01, min(call.seconds, call.until - time.monotonic())),
+        reply_bytes=call.reply_bytes,
+    )
+
+
+def _headers(call: Call, ticket: str) -> dict[str, str]:
+    headers = {"User-Agent": "narthex-operator"}
+    if ticket:
+        headers[TICKET_HEADER] = ticket
+    if call.body:
+        headers["Content-Type"] = "application/json"
+    return headers
+
+
+@contextlib.contextmanager
+def _unreachable(node: NodeRef) -> Iterator[None]:
+    try:
+        yield
+    except ExchangeError as error:
+        kind = InDoubtError if error.sent else UnreachableError
+        raise kind(
+            f"node {node.name} at {node.address} does not answer: {error}",
+            hint="is the machine up, and `systemctl status narthex-exporter` well on it?",
+        ) from error
 
 
 def _query(name: str, params: Mapping[str, Any]) -> Call:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
+from narthex_exporter.transport.websocket import WebSocket
 from narthex_operator.services.access import Actor
 from narthex_operator.services.views import (
     ActorView,
@@ -18,6 +19,7 @@ from narthex_operator.services.views import (
     FleetAnswer,
     FleetView,
     JoinView,
+    LivePermit,
     LogPage,
     LogSearch,
     NodeView,
@@ -37,8 +39,10 @@ class Accounts(Protocol):
         """Return a new session's token. Raises NotSignedInError or LimitedError."""
         ...
 
-    def session(self, token: str, *, address: str) -> tuple[Actor, SessionView]:
-        """Look a session up. Raises NotSignedInError."""
+    def session(
+        self, token: str, *, address: str, touch: bool = True
+    ) -> tuple[Actor, SessionView]:
+        """Look a session up; without ``touch`` it grows idle. Raises NotSignedInError."""
         ...
 
     def sign_out(self, token: str) -> None:
@@ -202,6 +206,33 @@ class Audit(Protocol):
         ...
 
 
+class Live(Protocol):
+    """What nodes tell live, and terminals on them."""
+
+    def ticket(self, actor: Actor, ref: str, name: str, params: Mapping[str, Any]) -> str:
+        """Let a session open one stream, once, within 30 s (``query:<name>``, ``action:<name>``).
+
+        Raises DeniedError, InvalidError, NotFoundError, and ConflictError where the node cannot.
+        """
+        ...
+
+    def redeem(self, actor: Actor, ticket: str) -> LivePermit:
+        """Spend a ticket. Raises DeniedError where it is not this session's, is spent or late."""
+        ...
+
+    def check(self, actor: Actor, permit: LivePermit) -> None:
+        """Look again whether it may be. Raises DeniedError or ConflictError."""
+        ...
+
+    def open(self, actor: Actor, permit: LivePermit) -> WebSocket:
+        """Open the stream at its node; a terminal's row is in the ledger before."""
+        ...
+
+    def ended(self, actor: Actor, permit: LivePermit, *, seconds: float, why: str) -> None:
+        """Write down that a terminal has ended."""
+        ...
+
+
 class Alerts(Protocol):
     """Alerts, their history and silences."""
 
@@ -252,3 +283,4 @@ class Services:
     audit: Audit
     alerts: Alerts
     logs: Logs
+    live: Live

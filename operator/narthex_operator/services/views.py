@@ -119,7 +119,22 @@ class ActorView(View):
     version: str = ""
     actions: Mapping[str, str] = {}
     queries: Mapping[str, str] = {}
+    follows: Mapping[str, str] = {}
     """Each name with the reason why it is not available; empty when it is."""
+
+
+class LivePermit(View):
+    """What one person may watch or enter live: for one session, once opened as long as it may.
+
+    ``terminal`` tells an action that opens one from what is only followed.
+    """
+
+    node: NodeView
+    name: str
+    params: Mapping[str, Any]
+    actor: str
+    session: str
+    terminal: bool = False
 
 
 class RunView(View):

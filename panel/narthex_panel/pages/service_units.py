@@ -6,7 +6,7 @@ from typing import Any, Final
 from flask import request
 from flask_babel import lazy_gettext
 
-from narthex_panel.node_frame import blocked, frame, query_state
+from narthex_panel.node_frame import blocked, followed, frame, query_state
 from narthex_panel.page import Answer, Page, Ui
 
 page: Final = Page(
@@ -24,6 +24,7 @@ ACTIONS: Final = (
     "service.unmask",
     "service.reset-failed",
 )
+LINES: Final = 200
 TYPES: Final = ("service", "socket", "timer", "path")
 _ORDER: Final = ("failed", "activating", "deactivating", "reloading", "active", "inactive")
 
@@ -58,6 +59,7 @@ def detail(ui: Ui, ref: str, unit: str) -> Answer:
         frame=found,
         name=unit,
         actions=ACTIONS,
+        live=followed(ui, state["actor"], "service.journal", {"unit": unit, "lines": LINES}),
         blocked=blocked(ui, state["actor"], ACTIONS),
         **state,
     )

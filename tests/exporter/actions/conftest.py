@@ -1,16 +1,18 @@
 """Facts as test cases pretend them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from narthex_exporter.contract.facts import (
     ConnectionFact,
     HostFact,
+    JournalLine,
     ListenerFact,
     ProcessFact,
     SessionFact,
     UnitFact,
+    Waiting,
 )
 
 _PROCESS = {
@@ -52,6 +54,11 @@ class PretendedUnits:
 
     def journal(self, _name: str, *, lines: int) -> Sequence[str]:
         return self.logged[-lines:]
+
+    def follow(
+        self, name: str, *, lines: int, after: str, stop: Waiting
+    ) -> Iterator[JournalLine | None]:
+        raise AssertionError(f"a plan follows nothing: {name}, {lines}, {after}, {stop}")
 
 
 class PretendedHost:

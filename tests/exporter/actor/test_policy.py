@@ -75,13 +75,18 @@ def test_off_is_a_word_and_not_false() -> None:
     [
         ("off", set()),
         ("safe", {"service.reload", "service.reset-failed"}),
-        ("reversible", set(CATALOGUE) - {"service.restart", "service.stop", "process.signal"}),
+        (
+            "reversible",
+            set(CATALOGUE)
+            - {"container.exec", "service.restart", "service.stop", "process.signal"},
+        ),
         ("disruptive", set(CATALOGUE)),
         ("destructive", set(CATALOGUE)),
     ],
 )
 def test_a_ceiling_bounds_the_danger_of_each_family(ceiling: str, allowed: set[str]) -> None:
-    text = f"version: 1\nmode: manage\ndanger: {{process: {ceiling}, service: {ceiling}}}"
+    text = f"version: 1\nmode: manage\ndanger: {{container: {ceiling}, process: {ceiling},\
+ service: {ceiling}}}"
     policy = parse_policy(text.encode(), name="test")
     found = set()
     for name, action in CATALOGUE.items():

@@ -177,8 +177,13 @@ def test_a_run_id_must_be_a_uuid_of_version_7(rig: Rig, sleeper: Sleeper) -> Non
 def test_a_bus_that_does_not_answer_is_told_and_is_no_fault(rig: Rig, tmp_path: Path) -> None:
     # A node where systemd runs, and its bus is dead.
     (tmp_path / "bus").write_text("")
-    units = Units(run=rig.actor.engine.runner.read, bus_socket=tmp_path / "bus", runtime=tmp_path)
     engine = rig.actor.engine
+    units = Units(
+        run=engine.runner.read,
+        stream=engine.runner.stream,
+        bus_socket=tmp_path / "bus",
+        runtime=tmp_path,
+    )
     assert isinstance(engine.facts, NodeFacts)
     engine.facts = dataclasses.replace(engine.facts, units=units)
     engine.needs = {"systemd": units.unavailable}

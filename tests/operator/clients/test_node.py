@@ -231,14 +231,14 @@ def test_an_audit_that_is_none_is_not_understood(
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Every connection that the client makes."""
     made: list[object] = []
-    connect = exchange._connect
+    connect = exchange.connect
 
     def counted(endpoint: exchange.Endpoint, limits: exchange.Bounds) -> socket.socket:
         sock = connect(endpoint, limits)
         made.append(sock)
         return sock
 
-    monkeypatch.setattr(exchange, "_connect", counted)
+    monkeypatch.setattr(exchange, "connect", counted)
     return made
 
 

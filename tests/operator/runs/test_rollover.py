@@ -4,7 +4,7 @@ import contextlib
 import ipaddress
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
