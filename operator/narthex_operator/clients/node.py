@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
@@ -19,7 +20,7 @@ from narthex_exporter.contract.headers import (
     PROBLEM_TYPE,
     TICKET_HEADER,
 )
-from narthex_exporter.contract.tickets import AuditHead, Claims, body_digest
+from narthex_exporter.contract.tickets import Approval, AuditHead, Claims, body_digest
 from narthex_exporter.contract.wire import (
     Manifest,
     PlanReply,
@@ -78,6 +79,7 @@ class Asker:
     id: str
     session: str = ""
     reason: str = ""
+    approvals: tuple[Approval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,21 @@ class NodeClient:
         call = Call(method="DELETE", target=f"/api/v1/runs/{run_id}", act="run", op=run_id)
         return self._read_run(node, self._ask(node, asker, call), run_id)
 
+    def confirm_run(self, node: NodeRef, asker: Asker, run_id: str) -> Run:
+        """Tell the node to keep what a run did, over a connection that is new."""
+        target = f"/api/v1/runs/{run_id}/confirm"
+        call = Call(method="POST", target=target, act="run", op=run_id)
+        return self._read_run(node, self._ask(node, asker, call), run_id)
+
+    def health(self, node: NodeRef) -> None:
+        """Ask the node's exporter how it is, over a connection that is new.
+
+        Raises UnreachableError where it does not say that it is well.
+        """
+        reply = self._send(node, Call(method="GET", target="/-/healthy", act=""), ticket="")
+        if reply.status != HTTPStatus.OK:
+            raise NotUnderstoodError(f"node {node.name} is not healthy: status {reply.status}")
+
     def instance(self, node_id: str) -> str:
         """Tell the start of the node's actor that answered last; empty when not known."""
         with self._lock:
@@ -236,6 +253,7 @@ class NodeClient:
             exp=now + TICKET_SECONDS,
             sid=asker.session,
             rsn=asker.reason,
+            apr=asker.approvals,
             ah=self.audit_head(),
         )
 
