@@ -1,5 +1,6 @@
 """Services in memory, for page tests and for looking at pages without a product behind them."""
 
+from tests.panel.fake_approvals import FakeApprovals
 from tests.panel.fake_fleet import FakeFleet
 from tests.panel.fake_people import FakeAccounts, FakeNodes
 from tests.panel.fake_records import FakeAlerts, FakeAudit, FakeLogs
@@ -16,6 +17,7 @@ def services(world: World) -> Services:
         nodes=FakeNodes(world),
         fleet=FakeFleet(world),
         runs=FakeRuns(world),
+        approvals=FakeApprovals(world),
         audit=FakeAudit(world),
         alerts=FakeAlerts(world),
         logs=FakeLogs(world),

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from narthex_exporter.actor.app import build as build_actor
-from narthex_exporter.actor.node import Config
+from narthex_exporter.actor.node import CATALOGUE, Config
+from narthex_exporter.actor.transient import PROGRAM
 from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Node as Sources
+from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.durable import write_durably
 from narthex_exporter.selfmetrics import Requests
 from narthex_exporter.sources.filesystems import Filesystems
@@ -51,6 +53,8 @@ class RealNode:
     id: str = "web-1-3fa9c2"
     name: str = "web-1"
     address: str = ""
+    catalogue: Catalogue = CATALOGUE
+    program: tuple[str, ...] = PROGRAM
     pki: TLSFiles = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,8 +83,9 @@ class RealNode:
             state_dir=self.folder / "actor",
             socket=self.socket,
             policy_file=self.folder / "policy.yaml",
+            program=self.program,
         )
-        with build_actor(config) as actor:
+        with build_actor(config, catalogue=self.catalogue) as actor:
             listener = Listener(sock=listen_unix(self.socket, mode=0o660))
             with Server(app=actor.wsgi, listeners=[listener], limits=LIMITS):
                 yield
