@@ -11,6 +11,7 @@ from narthex_exporter.actor.app import build as build_actor
 from narthex_exporter.actor.node import CATALOGUE, Config
 from narthex_exporter.actor.transient import PROGRAM
 from narthex_exporter.actorlink import ActorLink
+from narthex_exporter.collectors import loadavg
 from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Node as Sources
 from narthex_exporter.contract.spec import Catalogue
@@ -110,7 +111,7 @@ class RealNode:
             settings={},
         )
         return Web(
-            scraper=Scraper(node=sources, collectors=[]),
+            scraper=Scraper(node=sources, collectors=[loadavg.collect]),
             extra=(),
             requests=Requests(),
             actor=ActorLink(socket=self.socket),
