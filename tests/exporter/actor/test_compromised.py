@@ -54,7 +54,7 @@ def strict(enrolled: Enrolled) -> Iterator[Rig]:
             def __getattr__(self, name: str) -> Any:
                 return getattr(facts if name == "units" else real, name)
 
-        rig.actor.engine.facts = Mixed()  # type: ignore[assignment]
+        rig.actor.engine.facts = Mixed()
         rig.actor.engine.needs = {"systemd": lambda: ""}
         yield rig
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
+from typing_extensions import override
 
 from killable import ActorProgram, Counter, OperatorProgram
 from narthex_exporter.actor.audit import rows as node_rows
@@ -176,6 +177,7 @@ class Lane(threading.Thread):
         self.done: list[tuple[str, int]] = []
         self.problem: AssertionError | None = None
 
+    @override
     def run(self) -> None:
         try:
             for _ in range(self.count):
