@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -193,8 +194,9 @@ class Lane(threading.Thread):
         deadline = time.monotonic() + 240
         while status in {0, 202} or status >= 500:
             row = self.house.row(run)
-            if row is None and status == 0:
-                # Nobody answered: ask again with the same id, as a careful script does.
+            if row is None and status != HTTPStatus.ACCEPTED:
+                # Nobody answered, or the node did not: ask again with the same id, as a careful
+                # script does.
                 status = self.house.operator.submit(NAME, params, digest, run)
             elif row is not None and row.state in FINAL:
                 break
