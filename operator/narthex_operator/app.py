@@ -34,7 +34,9 @@ from narthex_operator.jobs import Job, scheduler
 from narthex_operator.pipeline import MachineToken, Pipeline, machine_actor
 from narthex_operator.services.access import Actor
 from narthex_operator.services.alerts import AlertService
+from narthex_operator.services.approvals import ApprovalService
 from narthex_operator.services.asking import AskingService
+from narthex_operator.services.authority import Authority
 from narthex_operator.services.bootstrap import (
     CoreServices,
     open_services,
@@ -65,6 +67,7 @@ WEB_LIMITS: Final = Limits(
 GATEWAY_LIMITS: Final = Limits(body_bytes=4 << 20, connections=1024, connections_per_peer=128)
 DRAIN_SECONDS: Final = 10.0
 _RECONCILE_SECONDS: Final = 5.0
+_WATCH_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 15.0
 _WITNESS_SECONDS: Final = 60.0
 _VERIFY_SECONDS: Final = 86_400.0
@@ -133,6 +136,7 @@ class Parts:
         """Name what is done in the background."""
         return (
             Job(name="reconcile", seconds=_RECONCILE_SECONDS, run=self.delivery.reconcile),
+            Job(name="confirm", seconds=_WATCH_SECONDS, run=self.delivery.watch),
             Job(name="alerts", seconds=_POLL_SECONDS, run=self.alerts.poll),
             Job(name="checkpoint", seconds=_RECONCILE_SECONDS, run=self._checkpoint),
             Job(name="node-audits", seconds=_WITNESS_SECONDS, run=self.witness.poll),
@@ -209,10 +213,13 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         alertmanager=alertmanager_client(config.alertmanager_url),
         logs=loki_client(config.logs_url),
     )
+    authority = Authority(catalogue=CATALOGUE, require=config.require_approvals)
     delivery = Delivery(
         database=database,
         audit=audit,
         nodes=clients.nodes,
+        authority=authority,
+        ssh_port=config.ssh_port,
         # Several operators can share a PostgreSQL; SQLite's file has one.
         alone=database.engine.dialect.name == "sqlite",
     )
@@ -229,6 +236,7 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         audit=audit,
         delivery=delivery,
         catalogue=CATALOGUE,
+        authority=authority,
     )
     services = Services(
         accounts=core.accounts,
@@ -241,6 +249,9 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         ),
         runs=runs,
         asking=AskingService(database=database, client=clients.nodes, catalogue=CATALOGUE),
+        approvals=ApprovalService(
+            database=database, audit=audit, delivery=delivery, authority=authority
+        ),
         audit=audit,
         alerts=alerts,
         logs=LogService(nodes=core.nodes, loki=clients.logs),

@@ -16,6 +16,7 @@ _TABS: Final = (
     ("logs", "file-text", "log:read"),
     ("alerts", "bell", "alert:read"),
     ("runs", "history", "run:read"),
+    ("policy", "lock", "node:read"),
 )
 
 
@@ -111,6 +112,7 @@ def _tabs(ui: Ui, node: NodeView) -> tuple[Tab, ...]:
         "logs": gettext("Logs"),
         "alerts": gettext("Alerts"),
         "runs": gettext("Runs"),
+        "policy": gettext("Policy"),
     }
     return tuple(
         Tab(name=name, title=titles[name], icon=icon, href=f"/nodes/{node.name}/{name}")

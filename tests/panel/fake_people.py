@@ -1,6 +1,6 @@
 """Accounts and nodes in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -114,6 +114,12 @@ class FakeNodes:
         found = self.world.find(ref)
         self.world.approved.add(found.id)
         return found
+
+    def set_ceiling(self, actor: Actor, ref: str, *, ceiling: Mapping[str, str]) -> NodeView:
+        actor.require("node:write")
+        found = self.world.find(ref)
+        self.world.ceilings[found.id] = dict(ceiling)
+        return self.world.find(ref)
 
     def remove(self, actor: Actor, ref: str) -> NodeView:
         actor.require("node:write")

@@ -14,6 +14,7 @@ from narthex_exporter.contract.wire import (
     PlanReply,
     RunState,
     StepRecord,
+    UndoHint,
     new_run_id,
 )
 from narthex_operator.errors import (
@@ -29,6 +30,7 @@ from narthex_operator.services.views import (
     FleetAnswer,
     NodeFailure,
     PlanView,
+    ProbeView,
     RunView,
 )
 
@@ -86,7 +88,18 @@ class FakeRuns:
         why = "" if self.world.systemd else "systemd is not running"
         return ActorView(
             version="0.1.0",
-            policy={"mode": "act", "service": "disruptive", "process": "disruptive"},
+            policy={
+                "mode": "manage",
+                "danger": {"process": "reversible", "service": "disruptive"},
+                "root_equivalent": [],
+                "service": {
+                    "deny": ["ssh*", "systemd-*", self.world.text or "dbus*"],
+                    "allow": None,
+                },
+                "process": {"protect_users": [], "protect_comm": ["sshd", "systemd*"]},
+                "rate": {"disruptive": "30/min"},
+                "require_approvals": {"destructive": "2"},
+            },
             actions={name: why if "service" in name else "" for name in CATALOGUE},
             queries={
                 "process.list": "",
@@ -280,6 +293,27 @@ class FakeRuns:
                 hint="send KILL if it must end now",
             ),
             run("0190-c", RunState.UNKNOWN, "service.stop", created_at=at - timedelta(days=1)),
+            run(
+                "0190-d",
+                RunState.CONFIRMING,
+                "service.stop",
+                created_at=at - timedelta(seconds=20),
+                confirm_until=at + timedelta(seconds=40),
+                probes=(
+                    ProbeView(name="exporter", ok=True, at=at),
+                    ProbeView(
+                        name="ssh port 22", ok=False, at=at, detail=self.world.text or "refused"
+                    ),
+                ),
+            ),
+            run("0190-e", RunState.REVERTED, "service.stop", created_at=at - timedelta(days=2)),
+            run(
+                "0190-f",
+                RunState.SUCCEEDED,
+                "service.stop",
+                created_at=at - timedelta(days=3),
+                undo=UndoHint(action="service.start", params={"unit": "nginx.service"}),
+            ),
         ]
         found = [*reversed(self.world.runs.values()), *made]
         if self.world.text:

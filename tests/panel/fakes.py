@@ -1,5 +1,6 @@
 """Services in memory, for page tests and for looking at pages without a product behind them."""
 
+from tests.panel.fake_approvals import FakeApprovals
 from tests.panel.fake_fleet import FakeFleet
 from tests.panel.fake_live import FakeLive
 from tests.panel.fake_people import FakeAccounts, FakeNodes
@@ -18,6 +19,7 @@ def services(world: World) -> Services:
         fleet=FakeFleet(world),
         runs=FakeRuns(world),
         asking=FakeAsking(world),
+        approvals=FakeApprovals(world),
         audit=FakeAudit(world),
         alerts=FakeAlerts(world),
         logs=FakeLogs(world),

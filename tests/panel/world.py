@@ -10,6 +10,7 @@ from narthex_operator.errors import (
 )
 from narthex_operator.services.access import GRANTS, Actor, Role
 from narthex_operator.services.views import (
+    ApprovalView,
     NodeState,
     NodeView,
     RunView,
@@ -90,6 +91,9 @@ class World:
     runs: dict[str, RunView] = field(default_factory=dict)
     submitted: list[dict[str, Any]] = field(default_factory=list)
     approved: set[str] = field(default_factory=set)
+    ceilings: dict[str, dict[str, str]] = field(default_factory=dict)
+    approvals: dict[str, list[ApprovalView]] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
     ended_sessions: set[str] = field(default_factory=set)
     follows: bool = False
     """Whether the nodes tell anything live."""
@@ -136,6 +140,7 @@ class World:
         if self.mode == "empty":
             return []
         made = [node(row[0], row[1], index + 1) for index, row in enumerate(self.table)]
+        made = [one.model_copy(update={"ceiling": self.ceilings.get(one.id, {})}) for one in made]
         return [
             one.model_copy(update={"state": NodeState.UP}) if one.id in self.approved else one
             for one in made

@@ -62,10 +62,14 @@ class UnitParams(Params):
     @override
     def targets(self, facts: Facts) -> Iterable[Target]:
         unit = None if facts.units.unavailable() else facts.units.get(self.unit)
-        # Both names of an alias; and what a socket or timer would start.
-        yield Target("unit", (self.unit,) if unit is None else (self.unit, unit.name))
+        # Every name that it goes by; and what a socket or timer would start.
+        yield Target("unit", _names(self.unit, unit))
         for name in unit.triggers if unit else ():
-            yield Target("unit", (name,), f"{self.unit} starts it")
+            yield Target("unit", _names(name, facts.units.get(name)), f"{self.unit} starts it")
+
+
+def _names(asked: str, unit: UnitFact | None) -> tuple[str, ...]:
+    return (asked,) if unit is None else tuple(dict.fromkeys((asked, unit.name, *unit.aliases)))
 
 
 def as_it_is(params: UnitParams, facts: Facts, failed: bool) -> Aftermath:  # noqa: FBT001

@@ -108,14 +108,15 @@ def revert(context: click.Context, run_id: uuid.UUID, *, after_seconds: float) -
 
 
 @actor.command("check-policy")
-@click.option("--json", "as_json", is_flag=True, help="For programs: mode, danger by family.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For programs: all of it, and what is allowed."
+)
 @click.argument("file", type=click.Path(path_type=Path))
 def check_policy(file: Path, *, as_json: bool) -> None:
     """Say in words what a policy file allows."""
     if as_json:
-        told = load_policy(file).model_dump(mode="json")
-        names = ("mode", "danger", "root_equivalent")
-        click.echo(json.dumps({name: told[name] for name in names}))
+        policy = load_policy(file)
+        click.echo(json.dumps({**policy.summary(), "actions": policy.allowed()}))
         return
     for line in load_policy(file).explain():
         click.echo(line)

@@ -221,12 +221,14 @@ class Policy(_Section):
     def summary(self) -> dict[str, Any]:
         """Give what the manifest tells of the policy."""
         ceilings = {family: str(self.danger.get(family, "off")) for family in sorted(FAMILIES)}
-        return {
-            "mode": str(self.mode),
-            "danger": ceilings,
-            "root_equivalent": list(self.root_equivalent),
-            "require_approvals": {str(one): n for one, n in self.require_approvals.items()},
-        }
+        # Every section, those to come included; what is written as a word stays one.
+        told = self.model_dump(mode="json", exclude={"version"})
+        told["rate"] = {str(danger): str(rate) for danger, rate in self.rate.items()}
+        return {**told, "danger": ceilings}
+
+    def allowed(self) -> dict[str, bool]:
+        """Tell of each action whether it may be run here on something."""
+        return {name: self._allows(one) for name, one in sorted(CATALOGUE.items())}
 
     def explain(self) -> list[str]:
         """Say in words what the policy allows, one sentence a line."""
@@ -242,10 +244,12 @@ class Policy(_Section):
             lines.append(f"  {family}: {', '.join(allowed) or 'none'}")
             if refused:
                 lines.append(f"    refused: {', '.join(refused)}")
+        named = [name for name in self.root_equivalent if self._allows(CATALOGUE[name])]
+        lines.append(f"Of these, equal to root access: {_words(tuple(named))}.")
         lines += self._explain_objects()
         lines += [f"At most {rate} runs that are {danger}." for danger, rate in self.rate.items()]
         lines += [
-            f"What is {danger} needs the approval of {count} other people."
+            f"What is {danger} needs the approval of {_people(count)}."
             for danger, count in self.require_approvals.items()
         ]
         return lines
@@ -356,6 +360,10 @@ _Loader.yaml_implicit_resolvers = {
 
 def _first_match(name: str, patterns: tuple[str, ...]) -> str | None:
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
+
+
+def _people(count: int) -> str:
+    return "one other person" if count == 1 else f"{count} other people"
 
 
 def _words(names: tuple[str, ...]) -> str:

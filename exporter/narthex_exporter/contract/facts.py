@@ -38,7 +38,10 @@ class ProcessFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFact:
-    """One systemd unit, in systemd's own words (see org.freedesktop.systemd1(5))."""
+    """One systemd unit, in systemd's own words (see org.freedesktop.systemd1(5)).
+
+    ``aliases`` are its other names, known where it was looked up by itself.
+    """
 
     name: str
     description: str
@@ -47,6 +50,7 @@ class UnitFact:
     sub_state: str
     unit_file_state: str = ""
     fragment_path: str = ""
+    aliases: tuple[str, ...] = ()
     can_reload: bool = False
     main_pid: int = 0
     required_by: tuple[str, ...] = ()

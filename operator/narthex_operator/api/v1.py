@@ -11,6 +11,7 @@ from narthex_operator.services.targets import MAX_NODES
 from narthex_operator.services.views import (
     ActorView,
     AlertView,
+    ApprovalRequestView,
     AuditRow,
     Chart,
     FleetAnswer,
@@ -71,6 +72,24 @@ class RunBody(Input):
     reason: str = ""
     confirmation: str = ""
     run_id: str | None = None
+
+
+class ApprovalBody(Input):
+    """What is approved: the digest of the plan that was looked at."""
+
+    plan: str
+
+
+class RejectBody(Input):
+    """Why a run is not to be."""
+
+    reason: str
+
+
+class CeilingBody(Input):
+    """The worst danger, or ``off``, that is sent to a node, by family."""
+
+    ceiling: dict[Annotated[str, Field(max_length=64)], str] = Field(max_length=64)
 
 
 class RunQuery(Input):
@@ -237,6 +256,30 @@ def _cancel(ask: Ask) -> RunView:
     return ask.services.runs.cancel(ask.actor, ask.path["run"])
 
 
+def _approvals(ask: Ask) -> Items[ApprovalRequestView]:
+    return Items[ApprovalRequestView](items=tuple(ask.services.approvals.list(ask.actor)))
+
+
+def _approval(ask: Ask) -> ApprovalRequestView:
+    return ask.services.approvals.get(ask.actor, ask.path["run"])
+
+
+def _approve_run(ask: Ask) -> RunView:
+    return ask.services.approvals.approve(ask.actor, ask.path["run"], plan=ask.body.plan)
+
+
+def _withdraw(ask: Ask) -> RunView:
+    return ask.services.approvals.withdraw(ask.actor, ask.path["run"])
+
+
+def _reject(ask: Ask) -> RunView:
+    return ask.services.approvals.reject(ask.actor, ask.path["run"], reason=ask.body.reason)
+
+
+def _ceiling(ask: Ask) -> NodeView:
+    return ask.services.nodes.set_ceiling(ask.actor, ask.path["node"], ceiling=ask.body.ceiling)
+
+
 def _audit(ask: Ask) -> AuditItems:
     wanted: AuditQuery = ask.query
     page = ask.services.audit.list(
@@ -330,6 +373,9 @@ ROUTES: Final = (
     Route(name="approve_node", method="POST", rule="/nodes/<node>/approve",
           permission="node:write", tag="nodes", summary="Let actions reach a node.",
           call=_approve, reply=NodeView),
+    Route(name="set_ceiling", method="PUT", rule="/nodes/<node>/ceiling",
+          permission="node:write", tag="nodes", summary="Narrow what is sent to a node.",
+          call=_ceiling, body=CeilingBody, reply=NodeView),
     Route(name="actor", method="GET", rule="/nodes/<node>/actor", permission="node:read",
           tag="nodes", summary="Tell what can be done on a node.", call=_actor, reply=ActorView),
     Route(name="charts", method="GET", rule="/nodes/<node>/charts", permission="node:read",
@@ -355,6 +401,21 @@ ROUTES: Final = (
           reply=RunView),
     Route(name="cancel", method="DELETE", rule="/runs/<run>", permission="run:read", tag="runs",
           summary="Ask a run to stop.", call=_cancel, reply=RunView, status=202),
+    Route(name="approvals", method="GET", rule="/approvals", permission="run:read",
+          tag="approvals", summary="List what waits for approval, then what was decided last.",
+          call=_approvals, reply=Items[ApprovalRequestView]),
+    Route(name="approval", method="GET", rule="/runs/<run>/approval", permission="run:read",
+          tag="approvals", summary="Show a run with its plan, and whether you can approve it.",
+          call=_approval, reply=ApprovalRequestView),
+    Route(name="approve_run", method="POST", rule="/runs/<run>/approval",
+          permission="run:read", tag="approvals", summary="Approve a run; no API token can.",
+          call=_approve_run, body=ApprovalBody, reply=RunView),
+    Route(name="withdraw_approval", method="DELETE", rule="/runs/<run>/approval",
+          permission="run:read", tag="approvals", summary="Take your approval back.",
+          call=_withdraw, reply=RunView),
+    Route(name="reject_run", method="POST", rule="/runs/<run>/reject", permission="run:read",
+          tag="approvals", summary="Reject a run that waits for approval.", call=_reject,
+          body=RejectBody, reply=RunView),
     Route(name="audit", method="GET", rule="/audit", permission="audit:read", tag="audit",
           summary="Show the audit, newest first.", call=_audit, query=AuditQuery,
           reply=AuditItems),

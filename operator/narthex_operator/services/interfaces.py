@@ -14,6 +14,7 @@ from narthex_operator.services.access import Actor
 from narthex_operator.services.views import (
     ActorView,
     AlertsView,
+    ApprovalRequestView,
     AuditPage,
     Chart,
     FleetAnswer,
@@ -104,6 +105,13 @@ class Nodes(Protocol):
         """Let actions reach an enrolled node (``node:write``)."""
         ...
 
+    def set_ceiling(self, actor: Actor, ref: str, *, ceiling: Mapping[str, str]) -> NodeView:
+        """Narrow what is sent to a node (``node:write``): the worst danger, or ``off``, by family.
+
+        Families that are not named are not narrowed; the node's own policy judges after it.
+        """
+        ...
+
     def remove(self, actor: Actor, ref: str) -> NodeView:
         """Refuse a node's certificate and stop its scrape; history stays (``node:write``)."""
         ...
@@ -171,7 +179,42 @@ class Runs(Protocol):
         ...
 
     def cancel(self, actor: Actor, run_id: str) -> RunView:
-        """Cancel a run (needs what running it needs)."""
+        """Cancel a run (needs what running it needs); one that was not sent yet never is."""
+        ...
+
+
+class Approvals(Protocol):
+    """What more than one person must answer for: runs in the state ``unapproved``.
+
+    API tokens and schedules cannot approve, nor whoever asked for the run. Of an approval and
+    a cancellation at once one wins. Who lost the permission until the run is sent does not count.
+    """
+
+    def waiting(self, actor: Actor) -> int:
+        """Count what waits for this actor's approval; zero for who may see no runs."""
+        ...
+
+    def list(self, actor: Actor) -> Sequence[ApprovalRequestView]:
+        """List what waits, oldest first, then what was decided last (``run:read``)."""
+        ...
+
+    def get(self, actor: Actor, run_id: str) -> ApprovalRequestView:
+        """Show one run with its plan, and whether this actor can approve it (``run:read``)."""
+        ...
+
+    def approve(self, actor: Actor, run_id: str, *, plan: str) -> RunView:
+        """Approve a run (needs what running it needs, and a person who is signed in).
+
+        ``plan`` is the digest of the plan that was looked at. With enough approvals it is sent.
+        """
+        ...
+
+    def withdraw(self, actor: Actor, run_id: str) -> RunView:
+        """Take one's own approval back, before the run is sent."""
+        ...
+
+    def reject(self, actor: Actor, run_id: str, *, reason: str) -> RunView:
+        """End a run that waits (needs what running it needs): it becomes ``cancelled``."""
         ...
 
 
@@ -280,6 +323,7 @@ class Services:
     fleet: Fleet
     runs: Runs
     asking: Asking
+    approvals: Approvals
     audit: Audit
     alerts: Alerts
     logs: Logs

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from narthex_exporter.contract.spec import Danger
-from narthex_exporter.contract.wire import PlanReply, RunState, StepRecord
+from narthex_exporter.contract.wire import PlanReply, RunState, StepRecord, UndoHint
 
 
 class View(BaseModel):
@@ -51,6 +51,8 @@ class NodeView(View):
     enrolled_at: datetime | None = None
     certificate_not_after: datetime | None = None
     actor_instance: str = ""
+    ceiling: Mapping[str, str] = {}
+    """By family the worst danger, or ``off``, that is sent to it: narrower than its own policy."""
 
 
 class JoinView(View):
@@ -137,8 +139,30 @@ class LivePermit(View):
     terminal: bool = False
 
 
+class ApprovalView(View):
+    """One person's approval of a run."""
+
+    user: str
+    name: str
+    at: datetime
+
+
+class ProbeView(View):
+    """One look at whether a node can still be reached, before its run is confirmed."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    at: datetime
+
+
 class RunView(View):
-    """One run, as far as is known here; ``danger`` is by our catalogue, not by the node's word."""
+    """One run, as far as is known here; ``danger`` is by our catalogue, not by the node's word.
+
+    ``plan`` is the plan that whoever asked for it was shown (not in lists), ``undo`` how to undo
+    it. Until ``approve_until`` it waits for ``approvals_wanted`` approvals; until
+    ``confirm_until`` its node waits for our confirmation, ``probes`` say why there is none.
+    """
 
     id: str
     node: str
@@ -156,6 +180,13 @@ class RunView(View):
     hint: str = ""
     after: Mapping[str, Any] | None = None
     inverse: str | None = None
+    undo: UndoHint | None = None
+    plan: PlanReply | None = None
+    approvals_wanted: int = 0
+    approvals: tuple[ApprovalView, ...] = ()
+    approve_until: datetime | None = None
+    confirm_until: datetime | None = None
+    probes: tuple[ProbeView, ...] = ()
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -202,8 +233,20 @@ class FleetAnswer(View):
         return words
 
 
+class ApprovalRequestView(View):
+    """A run that waits for approval, or waited, as one person sees it.
+
+    ``why_not`` says why whoever looks cannot approve it; empty where they can.
+    """
+
+    run: RunView
+    why_not: str = ""
+
+
 class PlanView(View):
     """A plan with what the panel must ask before it runs.
+
+    ``approvals`` is how many other people must approve it, by the node's policy and by ours.
 
     ``confirm``: ``none``, ``click``, ``reason`` (a click and a reason) or ``typed`` (type the
     resource, and a reason).
@@ -218,6 +261,7 @@ class PlanView(View):
     confirm: str
     params: Mapping[str, Any]
     plan: PlanReply
+    approvals: int = 0
 
 
 class AuditRow(View):

@@ -118,9 +118,8 @@ def pretended(facts: dict[str, Any]) -> PretendedFacts:
     units: dict[str, UnitFact] = {}
     for raw in facts.get("units", ()):
         fields = {**_UNIT, **raw, "required_by": tuple(raw.get("required_by", ()))}
-        aliases = fields.pop("aliases", ())
-        unit = UnitFact(**fields)
-        units |= dict.fromkeys((unit.name, *aliases), unit)
+        unit = UnitFact(**{**fields, "aliases": tuple(raw.get("aliases", ()))})
+        units |= dict.fromkeys((unit.name, *unit.aliases), unit)
     return PretendedFacts(
         processes=PretendedProcesses(
             [ProcessFact(**{**_PROCESS, **raw}) for raw in facts.get("processes", ())]

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from tests.exporter.actor.conftest import Enrolled, Sleeper, running
 
 from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.actor.commands import actor
-from narthex_exporter.actor.policy import PolicyError, load_policy, parse_policy
+from narthex_exporter.actor.policy import Policy, PolicyError, load_policy, parse_policy
 from narthex_exporter.contract.tickets import Approval, Claims
 from narthex_exporter.errors import ConfigError
 
@@ -107,6 +108,8 @@ def test_a_ceiling_bounds_the_danger_of_each_family(ceiling: str, allowed: set[s
         ("{deny: ['sshd*']}", "sshd.service", True),
         ("{deny: ['ssh.service']}", "sshd.service", True),
         ("{deny: ['ssh.service']}", "ssh.socket", True),
+        ("{deny: ['sshd.service']}", "ssh.service", True),
+        ("{deny: ['sshd.service']}", "ssh.socket", True),
         ("{allow: ['nginx.service']}", "nginx.service", False),
         ("{allow: ['nginx.service']}", "ssh.service", True),
         ("{allow: []}", "nginx.service", True),
@@ -234,3 +237,36 @@ def test_only_other_people_in_time_count_as_approvals(
         with pytest.raises(PolicyError, match="wants 2 other people to approve"):
             policy.judge_approvals(action, claims, now=NOW)
     policy.judge_approvals(CATALOGUE["process.renice"], claims, now=NOW)
+
+
+def test_the_summary_tells_every_section_as_the_file_writes_it() -> None:
+    text = (
+        BASE
+        + "service: {deny: ['ssh*'], allow: ['nginx.service']}\nprocess: {protect_users: [root]}\n"
+        + "rate: {disruptive: 10/min}\nrequire_approvals: {destructive: 2}\n"
+    )
+    told = parse_policy(text.encode(), name="test").summary()
+    assert told["service"] == {"deny": ["ssh*"], "allow": ["nginx.service"]}
+    assert told["process"]["protect_users"] == ["root"]
+    assert told["rate"] == {"disruptive": "10/min"}
+    assert told["require_approvals"] == {"destructive": 2}
+    assert told["danger"] == {"process": "disruptive", "service": "disruptive"}
+    sections = set(Policy.model_fields) - {"version"}
+    assert set(told) == sections
+
+
+def test_a_policy_is_told_to_programs_with_what_it_allows(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("version: 1\nmode: manage\ndanger: {process: reversible}\n")
+    done = CliRunner().invoke(actor, ["check-policy", "--json", str(file)])
+    told = json.loads(done.output)
+    assert {name for name, may in told["actions"].items() if may} == {"process.renice"}
+    assert set(told["actions"]) == set(CATALOGUE)
+
+
+def test_words_say_how_many_people_must_approve() -> None:
+    text = BASE + "require_approvals: {disruptive: 1, destructive: 2}\n"
+    lines = parse_policy(text.encode(), name="test").explain()
+    assert "What is disruptive needs the approval of one other person." in lines
+    assert "What is destructive needs the approval of 2 other people." in lines
+    assert "Of these, equal to root access: none." in lines

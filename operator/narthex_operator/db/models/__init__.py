@@ -4,12 +4,13 @@ from narthex_operator.db.models.accounts import ApiToken, KnownSource, SessionRo
 from narthex_operator.db.models.alerts import AlertRow
 from narthex_operator.db.models.audit import AuditCheckpoint, AuditEntry
 from narthex_operator.db.models.nodes import JoinTokenRow, Node
-from narthex_operator.db.models.runs import RunRow
+from narthex_operator.db.models.runs import ApprovalRow, RunRow
 from narthex_operator.db.models.witness import NodeAuditHead, NodeAuditProblem
 
 __all__ = [
     "AlertRow",
     "ApiToken",
+    "ApprovalRow",
     "AuditCheckpoint",
     "AuditEntry",
     "JoinTokenRow",
