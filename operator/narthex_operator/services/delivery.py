@@ -95,6 +95,10 @@ class Delivery:
             with self._lock:
                 self._asking.discard(run_id)
 
+    def look_after(self, run_id: str) -> None:
+        """Find out how one run stands, in the background."""
+        self._askers.submit(self._guarded, self.refresh, run_id)
+
     def withdraw(self, run_id: str) -> bool:
         """Cancel a run that was not sent yet; tell whether that was in time."""
         with self.database.session() as session:
@@ -187,6 +191,8 @@ class Delivery:
         if RunState(row.state).final:
             return
         if row.sent_at is None:
+            if row.fleet_run_id is not None:
+                return  # whoever drives its fleet run has it sent, or withdraws it
             left_over = self.alone and row.created_at < self._began
             if left_over or self.now() - row.created_at > _FORGOTTEN:
                 self._fail(

@@ -36,6 +36,7 @@ def view_of(row: RunRow) -> RunView:
         hint=row.hint,
         after=row.after,
         inverse=row.inverse,
+        fleet_run=row.fleet_run_id,
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import or_, select, update
+from sqlalchemy import CursorResult, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from narthex_exporter.contract.spec import Action, Catalogue, Danger, Query
 from narthex_exporter.contract.wire import (
@@ -56,6 +57,17 @@ CONFIRM: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Of which fleet run a run is a part.
+
+    ``claim`` is called in the transaction that writes it, and raises where its turn has passed.
+    """
+
+    fleet_run_id: str
+    claim: Callable[[Session], None]
+
+
 @dataclass(slots=True, kw_only=True)
 class RunService:
     """Queries, plans and runs."""
@@ -95,7 +107,7 @@ class RunService:
         """Ask a node; the reply is read by our declaration."""
         query = self._query(name)
         actor.require(query.permission)
-        valid = _validated(query.params, params)
+        valid = validated(query.params, params)
         node = self._reachable(self.nodes.get(actor, ref))
         self._capable(node, actor, query)
         asked = valid.model_dump(mode="json")
@@ -107,7 +119,7 @@ class RunService:
         """Ask a node what an action would do."""
         action = self._action(name)
         actor.require(action.permission, danger=action.danger)
-        valid = _validated(action.params, params)
+        valid = validated(action.params, params)
         view = self.nodes.get(actor, ref)
         node = self._reachable(view)
         self._capable(node, actor, action)
@@ -142,23 +154,28 @@ class RunService:
         reason: str = "",
         confirmation: str = "",
         run_id: str | None = None,
+        member: Membership | None = None,
     ) -> RunView:
-        """Write a run and its audit row down, then have it sent."""
+        """Write a run and its audit row down, then have it sent.
+
+        ``member`` says of which fleet run it is a part.
+        """
         action = self._action(name)
         actor.require(action.permission, danger=action.danger)
-        valid = _validated(action.params, params)
+        valid = validated(action.params, params)
         reason = reason.strip()
-        _check_consent(action, valid.resource, plan=plan, reason=reason, typed=confirmation)
+        check_consent(action, valid.resource, plan=plan, reason=reason, typed=confirmation)
         if run_id is not None and not RUN_ID.fullmatch(run_id):
             raise _invalid("run_id", "must be a UUIDv7, such as a run's id is")
         view = self.nodes.get(actor, ref)
         row = self._row(actor, view, action, valid, plan=plan, reason=reason, run_id=run_id)
+        row.fleet_run_id = member.fleet_run_id if member else None
         known = self._known(row) if run_id is not None else None
         if known is not None:
             return known
         self._capable(self._reachable(view), actor, action)
         try:
-            self._write(actor, row)
+            self._write(actor, row, member)
         except IntegrityError:
             known = self._known(row)
             if known is None:
@@ -196,21 +213,23 @@ class RunService:
                 f"the run has ended already: {row.state}", hint="look at its result"
             )
         with self.database.session() as session:
-            session.execute(
+            asked = session.execute(
                 update(RunRow)
                 .where(RunRow.id == run_id, RunRow.cancel_requested_at.is_(None))
                 .values(cancel_requested_at=self.delivery.now())
             )
             session.flush()
-            self.audit.record(
-                session,
-                actor=actor,
-                event="run.cancel-requested",
-                node=row.node_id,
-                node_name=row.node_name,
-                resource=row.resource,
-                run=run_id,
-            )
+            # To ask a node again is no other request.
+            if isinstance(asked, CursorResult) and asked.rowcount == 1:
+                self.audit.record(
+                    session,
+                    actor=actor,
+                    event="run.cancel-requested",
+                    node=row.node_id,
+                    node_name=row.node_name,
+                    resource=row.resource,
+                    run=run_id,
+                )
         if not self.delivery.withdraw(run_id):
             with self.database.reading() as session:
                 node = ref_of(session.get_one(Node, row.node_id))
@@ -320,9 +339,11 @@ class RunService:
             )
         return view_of(row)
 
-    def _write(self, actor: Actor, row: RunRow) -> None:
+    def _write(self, actor: Actor, row: RunRow, member: Membership | None) -> None:
         """Write run and audit row in one transaction: without either nothing is sent."""
         with self.database.session() as session:
+            if member is not None:
+                member.claim(session)
             session.add(row)
             session.flush()
             self.audit.record(
@@ -358,7 +379,8 @@ def _lacking(
     return ""
 
 
-def _validated(model: type[Any], params: Mapping[str, Any]) -> Any:
+def validated(model: type[Any], params: Mapping[str, Any]) -> Any:
+    """Read parameters by their declaration. Raises InvalidError with the fields' paths."""
     try:
         return model.model_validate(dict(params))
     except ValidationError as error:
@@ -376,7 +398,7 @@ def _validated(model: type[Any], params: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _check_consent(
+def check_consent(
     action: Action[Any], resource: str, *, plan: str, reason: str, typed: str
 ) -> None:
     """Demand what a person must have done before something of this danger runs."""

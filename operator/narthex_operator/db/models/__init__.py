@@ -3,6 +3,14 @@
 from narthex_operator.db.models.accounts import ApiToken, KnownSource, SessionRow, SignInLane, User
 from narthex_operator.db.models.alerts import AlertRow
 from narthex_operator.db.models.audit import AuditCheckpoint, AuditEntry
+from narthex_operator.db.models.fleetruns import (
+    FleetMember,
+    FleetPlanRow,
+    FleetRunRow,
+    Lease,
+    ScheduleRow,
+    ScheduleSlot,
+)
 from narthex_operator.db.models.nodes import JoinTokenRow, Node
 from narthex_operator.db.models.runs import RunRow
 
@@ -11,10 +19,16 @@ __all__ = [
     "ApiToken",
     "AuditCheckpoint",
     "AuditEntry",
+    "FleetMember",
+    "FleetPlanRow",
+    "FleetRunRow",
     "JoinTokenRow",
     "KnownSource",
+    "Lease",
     "Node",
     "RunRow",
+    "ScheduleRow",
+    "ScheduleSlot",
     "SessionRow",
     "SignInLane",
     "User",

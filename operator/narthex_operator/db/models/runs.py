@@ -23,6 +23,7 @@ class RunRow(Base):
         Index("ix_runs_state", "state"),
         Index("ix_runs_node_id_created_at", "node_id", "created_at"),
         Index("ix_runs_created_at", "created_at"),
+        Index("ix_runs_fleet_run_id", "fleet_run_id"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -56,3 +57,4 @@ class RunRow(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     told_at: Mapped[datetime | None]
+    fleet_run_id: Mapped[str | None] = mapped_column(String(36))
