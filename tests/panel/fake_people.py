@@ -1,6 +1,6 @@
 """Accounts and nodes in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -115,4 +115,18 @@ class FakeNodes:
 
     def remove(self, actor: Actor, ref: str) -> NodeView:
         actor.require("node:write")
+        return self.world.find(ref)
+
+    def label(
+        self,
+        actor: Actor,
+        ref: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        group: str | None = None,
+    ) -> NodeView:
+        actor.require("node:write")
+        if labels and "name" in labels:
+            raise InvalidError("labels.name: this name is taken")
+        self.world.submitted.append({"labels": labels, "group": group})
         return self.world.find(ref)

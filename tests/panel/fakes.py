@@ -1,6 +1,7 @@
 """Services in memory, for page tests and for looking at pages without a product behind them."""
 
 from tests.panel.fake_fleet import FakeFleet
+from tests.panel.fake_fleetruns import FakeFleetRuns, FakeSchedules
 from tests.panel.fake_people import FakeAccounts, FakeNodes
 from tests.panel.fake_records import FakeAlerts, FakeAudit, FakeLogs
 from tests.panel.fake_runs import FakeRuns
@@ -16,6 +17,8 @@ def services(world: World) -> Services:
         nodes=FakeNodes(world),
         fleet=FakeFleet(world),
         runs=FakeRuns(world),
+        fleet_runs=FakeFleetRuns(world),
+        schedules=FakeSchedules(world),
         audit=FakeAudit(world),
         alerts=FakeAlerts(world),
         logs=FakeLogs(world),

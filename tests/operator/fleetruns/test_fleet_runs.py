@@ -261,7 +261,7 @@ def test_a_red_gate_halts_and_a_green_one_lets_go_on(
 ) -> None:
     desk.prometheus.values = [1.0, 0.0]
     with desk.driving():
-        run = desk.start(victim, canary=1, gate="up", gate_for_seconds=0.1, gate_timeout_seconds=1)
+        run = desk.start(victim, canary=1, gate="up", gate_for_seconds=0.1, gate_timeout_seconds=4)
         halted = desk.until(run.id, "halted", "succeeded", "failed")
         assert "the gate did not hold within 4 s" in halted.error
         assert halted.counts == {"succeeded": 1, "waiting": 4}
@@ -373,7 +373,7 @@ def test_what_was_written_and_not_sent_is_sent_once_by_who_takes_over(
         broken.setattr(type(desk.delivery), "dispatch", lambda _self, _run_id: None)
         with desk.driving():
             desk.until(run.id, "running")
-                    until(lambda: len(rows(desk)) == 5, what="the rows stand")
+            until(lambda: len(rows(desk)) == 5, what="the rows stand")
     assert [row.sent_at for row in rows(desk)] == [None] * 5
     desk.delivery.reconcile()
     assert {row.state for row in rows(desk)} == {RunState.QUEUED}
