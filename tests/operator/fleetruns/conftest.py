@@ -45,6 +45,7 @@ class PretendedPrometheus:
     asked: int = 0
 
     def instant(self, query: str, *, seconds: float = 3.0) -> list[Sample]:
+        del query, seconds
         self.asked += 1
         return [Sample(labels={"instance": "web-1"}, value=value, at=0.0) for value in self.values]
 
@@ -56,6 +57,7 @@ class PretendedSubjects:
     actors: dict[str, Actor] = field(default_factory=lambda: {ANNA.id: ANNA})
 
     def subject(self, actor_id: str, *, session: str = "", address: str = "") -> Actor:
+        del session, address
         if actor_id not in self.actors:
             raise DeniedError(f"{actor_id} may not act any more")
         return self.actors[actor_id]
@@ -109,7 +111,9 @@ class Desk:
             found = self.fleet.get(ANNA, fleet_run_id)
             return found if found.state in states else None
 
-        return until(look, seconds=seconds, what=f"the fleet run is {states}")
+        found = until(look, seconds=seconds, what=f"the fleet run is {states}")
+        assert found is not None
+        return found
 
     def events(self, fleet_run_id: str) -> list[str]:
         page = self.audit.list(ANNA, run=fleet_run_id)

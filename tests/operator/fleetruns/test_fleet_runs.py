@@ -134,12 +134,12 @@ def test_29_one_forbidden_among_ten_refuses_all(
     desk: Desk, nodes: list[RealNode], victim: dict[str, Any], how: str
 ) -> None:
     now = datetime.now(UTC)
-    change: dict[str, Any] = {
+    changes: dict[str, dict[str, Any]] = {
         "unapproved": {"approved_at": None},
         "locked": {"locked_reason": "cloned"},
         "removed": {"removed_at": now},
         "never joined": {"enrolled_at": None},
-    }[how]
+    }
     names = [node.name for node in nodes]
     with desk.database.session() as session:
         for number in range(6, 11):
@@ -148,7 +148,7 @@ def test_29_one_forbidden_among_ten_refuses_all(
             session.add(Node(id=f"m{number}", name=name, address="127.0.0.1:9", added_at=now,
                              enrolled_at=now, approved_at=now, generation=1))  # fmt: skip
         session.flush()
-        session.execute(update(Node).where(Node.name == "web-3").values(**change))
+        session.execute(update(Node).where(Node.name == "web-3").values(**changes[how]))
     before = [audit(node) for node in nodes]
     with pytest.raises((DeniedError, ConflictError), match="web-3"):
         desk.fleet.plan(ANNA, SIGNAL, victim, nodes=names)

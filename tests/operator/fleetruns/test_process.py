@@ -144,7 +144,7 @@ def test_the_command_line_asks_many_and_groups_equal_answers(
         ([], {}, "--on SELECTOR"),
         (["--on", "web-1"], {"NARTHEX_TOKEN": ""}, "NARTHEX_TOKEN"),
         (["--on", "web-1"], {"NARTHEX_URL": "http://127.0.0.1:1"}, "https://"),
-        (["--on", "web-1"], {"NARTHEX_TOKEN": "nok_x_y"}, "not signed in"),
+        (["--on", "web-1"], {"NARTHEX_TOKEN": "nok_x_y"}, "token is unknown"),
         (["--on", "web-1", "--batch", "x"], {}, "strategy.batch"),
     ],
 )  # fmt: skip

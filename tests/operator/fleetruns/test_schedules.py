@@ -132,11 +132,10 @@ def test_96_one_whose_owner_may_not_any_more_is_paused_with_the_reason(
     due(desk)
     with desk.driving():
         (slot,) = settled(desk)
-        found = until(
-            lambda: (s := desk.schedules.get(ANNA, "nightly")).paused_reason and s, what="paused"
-        )
+        until(lambda: desk.schedules.get(ANNA, "nightly").paused_reason, what="it is paused")
         due(desk)
         threading.Event().wait(0.5)
+    found = desk.schedules.get(ANNA, "nightly")
     assert slot.outcome == "refused"
     assert not found.spec.enabled
     assert ("may not act any more" if how == "disabled" else "may not: action") in (

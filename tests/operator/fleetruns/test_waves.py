@@ -250,7 +250,8 @@ def sample(value: float) -> Sample:
      ([float("nan")], False), ([1.0, float("nan")], False), ([float("inf")], True)],
 )  # fmt: skip
 def test_a_gate_holds_while_there_is_a_sample_and_none_is_zero(
-    values: list[float], holds: bool
+    values: list[float],
+    holds: bool,  # noqa: FBT001 - a case's
 ) -> None:
     verdict = judge([sample(value) for value in values])
     assert verdict.holds is holds
