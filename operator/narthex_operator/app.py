@@ -147,8 +147,8 @@ class Parts:
             # These keep what is this operator's own, or ask for the lease themselves.
             Job(name="alerts", seconds=_POLL_SECONDS, run=self.alerts.poll),
             Job(name="certificates", seconds=_CERTIFICATE_SECONDS, run=self._renew),
-            Job(name="fleet-runs", seconds=DRIVE_SECONDS, run=self.driver.tick),
-            Job(name="schedules", seconds=CLOCK_SECONDS, run=self.clockwork.tick),
+            Job(name="fleet-runs", seconds=DRIVE_SECONDS, run=self.driver.tick, overlap=4),
+            Job(name="schedules", seconds=CLOCK_SECONDS, run=self.clockwork.tick, overlap=4),
         )
 
     def amiss(self) -> str:
