@@ -1,18 +1,20 @@
 """Plans and runs over real nodes; who is not all allowed reaches none."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
-from tests.operator.fleetruns.conftest import ANNA, SIGNAL, Desk, executions
+from tests.operator.fleetruns.conftest import ANNA, SIGNAL, Desk, executions, make_desk
 
 from narthex_exporter.contract.spec import Danger
 from narthex_exporter.contract.wire import RunState, new_run_id
-from narthex_operator.db.models import FleetMember, FleetRunRow, Node, RunRow
+from narthex_operator.db import Database
+from narthex_operator.db.models import FleetMember, FleetRunRow, Lease, Node, RunRow
 from narthex_operator.errors import (
     ConflictError,
     DeniedError,
@@ -20,6 +22,7 @@ from narthex_operator.errors import (
     NotFoundError,
     OperatorError,
 )
+from narthex_operator.security.signer_client import SignerClient
 from narthex_operator.services.access import GRANTS, Actor, Grant, Role
 from narthex_operator.services.strategy import Strategy
 from realnode import RealNode
@@ -382,6 +385,41 @@ def test_what_was_written_and_not_sent_is_sent_once_by_who_takes_over(
         done = desk.until(run.id, "succeeded", "failed", "halted")
     assert done.state == "succeeded"
     assert [executions(node) for node in nodes] == [1] * 5
+
+
+def test_of_two_operators_one_drives_and_the_other_goes_on_when_it_is_gone(
+    desk: Desk,
+    nodes: list[RealNode],
+    victim: dict[str, Any],
+    tmp_path: Path,
+    database: Database,
+    signer: SignerClient,
+) -> None:
+    other = make_desk(tmp_path / "operator-pki-2", database, signer)
+    try:
+        run = desk.start(victim, batch="1", pause_seconds=0.5)
+        with other.driving():
+            with desk.driving():
+                until(lambda: desk.fleet.get(ANNA, run.id).wave >= 1, what="it goes on")
+            first = holder(database)
+            # Whoever holds the lease stops as if it were killed: it runs out, nobody lets go.
+            dead, alive = (desk, other) if first == desk.leases.holder else (other, desk)
+            dead.leases.holder = "dead"
+            with database.session() as session:
+                lease = session.get_one(Lease, "fleet-runs")
+                lease.holder, lease.expires_at = "gone", lease.expires_at - timedelta(seconds=31)
+            with alive.driving() if alive is desk else contextlib.nullcontext():
+                done = desk.until(run.id, "succeeded", "failed", "halted")
+        assert done.state == "succeeded", done.error
+    finally:
+        other.close()
+    assert [executions(node) for node in nodes] == [1] * 5
+    assert desk.events(run.id) == ["fleet-run.requested", "fleet-run.finished"]
+
+
+def holder(database: Database) -> str:
+    with database.reading() as session:
+        return session.get_one(Lease, "fleet-runs").holder
 
 
 def rows(desk: Desk) -> list[RunRow]:
