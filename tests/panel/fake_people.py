@@ -124,3 +124,17 @@ class FakeNodes:
     def remove(self, actor: Actor, ref: str) -> NodeView:
         actor.require("node:write")
         return self.world.find(ref)
+
+    def label(
+        self,
+        actor: Actor,
+        ref: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        group: str | None = None,
+    ) -> NodeView:
+        actor.require("node:write")
+        if labels and "name" in labels:
+            raise InvalidError("labels.name: this name is taken")
+        self.world.submitted.append({"labels": labels, "group": group})
+        return self.world.find(ref)

@@ -2,6 +2,7 @@
 
 from tests.panel.fake_approvals import FakeApprovals
 from tests.panel.fake_fleet import FakeFleet
+from tests.panel.fake_fleetruns import FakeFleetRuns, FakeSchedules
 from tests.panel.fake_live import FakeLive
 from tests.panel.fake_people import FakeAccounts, FakeNodes
 from tests.panel.fake_records import FakeAlerts, FakeAudit, FakeLogs
@@ -20,6 +21,8 @@ def services(world: World) -> Services:
         runs=FakeRuns(world),
         asking=FakeAsking(world),
         approvals=FakeApprovals(world),
+        fleet_runs=FakeFleetRuns(world),
+        schedules=FakeSchedules(world),
         audit=FakeAudit(world),
         alerts=FakeAlerts(world),
         logs=FakeLogs(world),

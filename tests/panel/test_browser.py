@@ -305,3 +305,27 @@ def test_a_very_long_log_line_is_folded_until_asked_for(
     page.locator(".log-text").nth(shown).wait_for()
     page.locator(".log-toggle").nth(shown).wait_for()
     assert site.complaints == []
+
+
+def test_selected_nodes_stay_selected_while_rows_are_refreshed(
+    site: Site, context: BrowserContext
+) -> None:
+    page = site.open(context)
+    page.goto(f"{site.url}/")
+    page.get_by_label("Select web-1").check()
+    page.get_by_label("Select cache-1").check()
+    site.world.cpu += 0.02
+    page.mouse.move(0, 0)
+    page.wait_for_function(
+        "document.querySelector('[data-text*=cache-1]').innerText.includes('6%')"
+    )
+    assert page.locator("[data-select]:checked").count() == 2
+    page.get_by_role("button", name="Run on selected").click()
+    page.wait_for_selector("#fleet-action")
+    sent = page.locator("#ask input[name=node]").evaluate_all("all => all.map((one) => one.value)")
+    assert sorted(sent) == [f"{number:016x}" for number in (1, 5)]
+    page.select_option("#fleet-action", "service.restart")
+    page.locator("#field-unit").fill("nginx.service")
+    page.get_by_role("button", name="Show what will be done").click()
+    page.wait_for_selector(".plan-group")
+    assert site.complaints == []

@@ -62,6 +62,7 @@ def node(name: str, state: NodeState, number: int = 1) -> NodeView:
         address=f"10.0.4.{10 + number}:19100",
         state=state,
         group="production",
+        labels={"env": "prod", "role": "web"},
         fingerprint=WORDS,
         added_at=NOW - timedelta(days=40),
         enrolled_at=NOW - timedelta(days=40),

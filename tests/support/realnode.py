@@ -83,7 +83,7 @@ class RealNode:
         return self.folder / "actor.sock"
 
     @contextlib.contextmanager
-    def actor(self, catalogue: Catalogue = CATALOGUE) -> Iterator[None]:
+    def actor(self, catalogue: Catalogue | None = None) -> Iterator[None]:
         config = Config(
             node_dir=self.folder,
             state_dir=self.folder / "actor",
@@ -91,7 +91,7 @@ class RealNode:
             policy_file=self.folder / "policy.yaml",
             program=self.program,
         )
-        with build_actor(config, catalogue=catalogue) as actor:
+        with build_actor(config, catalogue=catalogue or self.catalogue) as actor:
             listener = Listener(sock=listen_unix(self.socket, mode=0o660))
             with Server(app=actor.wsgi, listeners=[listener], limits=LIMITS):
                 yield

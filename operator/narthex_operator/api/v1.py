@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final
 from flask import request
 from pydantic import AwareDatetime, Field
 
-from narthex_operator.api.routing import Ask, Input, Items, Output, Route
+from narthex_operator.api.fleetruns import FLEET_ROUTES
+from narthex_operator.api.routing import PREFIX, Ask, Input, Items, Output, Route
 from narthex_operator.services.targets import MAX_NODES
 from narthex_operator.services.views import (
     ActorView,
@@ -26,7 +27,6 @@ from narthex_operator.services.views import (
     SilenceView,
 )
 
-PREFIX: Final = "/api/v1"
 Name = Annotated[str, Field(max_length=256)]
 # Between these an instant is a whole number of nanoseconds that 64 bits hold.
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,6 +40,13 @@ class AddNode(Input):
     name: Name
     address: Name
     lifetime_seconds: int = Field(default=1800, ge=60, le=3600)
+
+
+class LabelBody(Input):
+    """What to change of a node: ``labels`` takes the place of all that it has."""
+
+    labels: dict[str, str] | None = None
+    group: Name | None = None
 
 
 class ChartQuery(Input):
@@ -358,7 +365,15 @@ def _parts(ask: Ask) -> Items[PartState]:
     return Items[PartState](items=tuple(ask.services.fleet.parts(ask.actor)))
 
 
+def _label(ask: Ask) -> NodeView:
+    body: LabelBody = ask.body
+    return ask.services.nodes.label(
+        ask.actor, ask.path["node"], labels=body.labels, group=body.group
+    )
+
+
 ROUTES: Final = (
+    *FLEET_ROUTES,
     Route(name="nodes", method="GET", rule="/nodes", permission="node:read", tag="nodes",
           summary="List nodes.", call=_nodes, reply=Items[NodeView]),
     Route(name="add_node", method="POST", rule="/nodes", permission="node:write", tag="nodes",
@@ -370,6 +385,9 @@ ROUTES: Final = (
     Route(name="remove_node", method="DELETE", rule="/nodes/<node>", permission="node:write",
           tag="nodes", summary="Refuse a node's certificate and stop its scrape.", call=_remove,
           reply=NodeView),
+    Route(name="label_node", method="PATCH", rule="/nodes/<node>", permission="node:write",
+          tag="nodes", summary="Give a node other labels, or another group.", call=_label,
+          body=LabelBody, reply=NodeView),
     Route(name="approve_node", method="POST", rule="/nodes/<node>/approve",
           permission="node:write", tag="nodes", summary="Let actions reach a node.",
           call=_approve, reply=NodeView),

@@ -131,6 +131,10 @@ class Delivery:
             with self._lock:
                 self._asking.discard(run_id)
 
+    def look_after(self, run_id: str) -> None:
+        """Find out how one run stands, in the background."""
+        self._askers.submit(self._guarded, self.refresh, run_id)
+
     def withdraw(self, run_id: str) -> bool:
         """Cancel a run that was not sent yet; tell whether that was in time."""
         with self.database.session() as session:
@@ -243,14 +247,7 @@ class Delivery:
             self._expire(run_id)
             return
         if row.sent_at is None:
-            since = row.approved_at or row.created_at
-            left_over = self.alone and since < self._began
-            if left_over or self.now() - since > _FORGOTTEN:
-                self._fail(
-                    run_id,
-                    "the operator stopped before the run was sent: nothing was done",
-                    "run it again",
-                )
+            self._judge_unsent(row)
             return
         if node.removed_at is not None:
             self._lose(
@@ -268,6 +265,19 @@ class Delivery:
             log.debug("run.unreachable", extra={"run_id": run_id, "error": str(error)})
         else:
             self._copy(run_id, run)
+
+    def _judge_unsent(self, row: RunRow) -> None:
+        """Give a run up that nobody will send any more."""
+        if row.fleet_run_id is not None:
+            return  # whoever drives its fleet run has it sent, or withdraws it
+        since = row.approved_at or row.created_at
+        left_over = self.alone and since < self._began
+        if left_over or self.now() - since > _FORGOTTEN:
+            self._fail(
+                row.id,
+                "the operator stopped before the run was sent: nothing was done",
+                "run it again",
+            )
 
     def _judge_unknown(self, row: RunRow) -> None:
         """Decide on a run that its node does not know: its request may still be under way."""

@@ -48,6 +48,7 @@ from narthex_operator.security.signer_client import SignerClient
 from narthex_operator.services.access import Actor
 from narthex_operator.services.audit import AuditLedger
 from narthex_operator.services.ceilings import checked
+from narthex_operator.services.selectors import check_labels
 from narthex_operator.services.views import JoinView, NodeState, NodeView
 from narthex_operator.signer.messages import NodeCertificateRequest
 
@@ -199,6 +200,35 @@ class NodeService:
                 )
                 session.flush()
                 self._record(session, actor, "node.removed", node)
+            return _view(node)
+
+    def label(
+        self,
+        actor: Actor,
+        ref: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        group: str | None = None,
+    ) -> NodeView:
+        """Give a node other labels (all of them), another group, or both (``node:write``)."""
+        actor.require("node:write")
+        if labels is not None:
+            check_labels(labels)
+        if group and not _NAME.fullmatch(group):
+            raise InvalidError(
+                "a group's name has 1 to 63 of a-z, 0-9 and dash",
+                errors=(FieldError(path="group", message="not a group's name"),),
+            )
+        with self.database.session() as session:
+            node = _find(session, ref)
+            before = {"group": node.group, "labels": dict(node.labels)}
+            node.labels = dict(node.labels if labels is None else labels)
+            node.group = node.group if group is None else group
+            after = {"group": node.group, "labels": dict(node.labels)}
+            if after != before:
+                session.flush()
+                details = {"from": before, "to": after}
+                self._record(session, actor, "node.labelled", node, details)
             return _view(node)
 
     def name_of(self, identity: Identity) -> str | None:
@@ -465,6 +495,7 @@ def _view(node: Node) -> NodeView:
         address=node.address,
         state=state,
         group=node.group,
+        labels=node.labels,
         fingerprint=node.fingerprint,
         added_at=node.added_at,
         enrolled_at=node.enrolled_at,

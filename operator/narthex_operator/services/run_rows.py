@@ -52,6 +52,7 @@ def view_of(row: RunRow, *, whole: bool = True) -> RunView:
         approve_until=row.approve_until,
         confirm_until=row.confirm_until,
         probes=tuple(ProbeView.model_validate(probe) for probe in row.probes or ()),
+        fleet_run=row.fleet_run_id,
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import or_, select, update
+from sqlalchemy import CursorResult, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from narthex_exporter.contract.spec import Action, Catalogue, Danger, Follow, Query
 from narthex_exporter.contract.wire import (
@@ -53,6 +54,17 @@ CONFIRM: Final = {
     Danger.DISRUPTIVE: "reason",
     Danger.DESTRUCTIVE: "typed",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Of which fleet run a run is a part.
+
+    ``claim`` is called in the transaction that writes it, and raises where its turn has passed.
+    """
+
+    fleet_run_id: str
+    claim: Callable[[Session], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,8 +154,12 @@ class RunService:
         reason: str = "",
         confirmation: str = "",
         run_id: str | None = None,
+        member: Membership | None = None,
     ) -> RunView:
-        """Write a run and its audit row down, then have it sent, or approved first."""
+        """Write a run and its audit row down, then have it sent, or approved first.
+
+        ``member`` says of which fleet run it is a part.
+        """
         action = self._action(name)
         actor.require(action.permission, danger=action.danger)
         valid = validated(action.params, params)
@@ -153,6 +169,7 @@ class RunService:
             raise invalid("run_id", "must be a UUIDv7, such as a run's id is")
         view = self.nodes.get(actor, ref)
         row = self._row(actor, view, action, valid, plan=plan, reason=reason, run_id=run_id)
+        row.fleet_run_id = member.fleet_run_id if member else None
         known = self._known(row) if run_id is not None else None
         if known is not None:
             return known
@@ -161,7 +178,7 @@ class RunService:
         self.capable(node, actor, action)
         self._keep_plan(row, node, actor, action, valid)
         try:
-            self._write(actor, row)
+            self._write(actor, row, member)
         except IntegrityError:
             known = self._known(row)
             if known is None:
@@ -200,21 +217,23 @@ class RunService:
                 f"the run has ended already: {row.state}", hint="look at its result"
             )
         with self.database.session() as session:
-            session.execute(
+            asked = session.execute(
                 update(RunRow)
                 .where(RunRow.id == run_id, RunRow.cancel_requested_at.is_(None))
                 .values(cancel_requested_at=self.delivery.now())
             )
             session.flush()
-            self.audit.record(
-                session,
-                actor=actor,
-                event="run.cancel-requested",
-                node=row.node_id,
-                node_name=row.node_name,
-                resource=row.resource,
-                run=run_id,
-            )
+            # To ask a node again is no other request.
+            if isinstance(asked, CursorResult) and asked.rowcount == 1:
+                self.audit.record(
+                    session,
+                    actor=actor,
+                    event="run.cancel-requested",
+                    node=row.node_id,
+                    node_name=row.node_name,
+                    resource=row.resource,
+                    run=run_id,
+                )
         if not self.delivery.withdraw(run_id):
             row = self._find(run_id)
             if row.sent_at is None:
@@ -388,9 +407,11 @@ class RunService:
             )
         return view_of(row)
 
-    def _write(self, actor: Actor, row: RunRow) -> None:
+    def _write(self, actor: Actor, row: RunRow, member: Membership | None) -> None:
         """Write run and audit row in one transaction: without either nothing is sent."""
         with self.database.session() as session:
+            if member is not None:
+                member.claim(session)
             session.add(row)
             session.flush()
             self.audit.record(

@@ -32,6 +32,7 @@ class Node(Base):
     name: Mapped[str] = mapped_column(String(63))
     address: Mapped[str] = mapped_column(String(64))
     group: Mapped[str] = mapped_column("group_name", String(63), default="")
+    labels: Mapped[dict[str, str]] = mapped_column(default=dict, server_default="{}")
     added_at: Mapped[datetime]
     enrolled_at: Mapped[datetime | None]
     approved_at: Mapped[datetime | None]

@@ -37,6 +37,7 @@ class RunRow(Base):
         Index("ix_runs_state", "state"),
         Index("ix_runs_node_id_created_at", "node_id", "created_at"),
         Index("ix_runs_created_at", "created_at"),
+        Index("ix_runs_fleet_run_id", "fleet_run_id"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -79,6 +80,7 @@ class RunRow(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     told_at: Mapped[datetime | None]
+    fleet_run_id: Mapped[str | None] = mapped_column(String(36))
     approvals: Mapped[list["ApprovalRow"]] = relationship(
         lazy="selectin", order_by="ApprovalRow.id", cascade="all, delete-orphan"
     )
