@@ -232,6 +232,8 @@ def kill_at_random(house: House, lanes: list[Lane], kills: int) -> Tally[str]:
     ("kills", "runs"), [(8, 40), pytest.param(40, 200, marks=pytest.mark.slow)]
 )
 @pytest.mark.timeout(1500)
+# A connection of the script's whose operator was killed is dropped by its library, not closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_actor_and_operator_killed_at_random_points_do_nothing_twice(
     house: House, kills: int, runs: int
 ) -> None:
