@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from narthex_operator.app import CATALOGUE
 from narthex_operator.clients.prometheus import Sample
 from narthex_operator.db import Database
+from narthex_operator.db.models import User
 from narthex_operator.errors import DeniedError
 from narthex_operator.security.signer_client import SignerClient
 from narthex_operator.services.access import GRANTS, Actor, Role
@@ -170,8 +172,21 @@ def make_desk(folder: Path, database: Database, signer: SignerClient) -> Desk:
 @pytest.fixture
 def desk(tmp_path: Path, database: Database, signer: SignerClient) -> Iterator[Desk]:
     desk = make_desk(tmp_path / "operator-pki", database, signer)
+    add_people(database)
     yield desk
     desk.close()
+
+
+def add_people(database: Database) -> None:
+    """Whoever asks for a run is judged by the database again when it is sent."""
+    with database.session() as session:
+        for number, name in ((1, "anna"), (2, "bob"), (8, "anna-8")):
+            session.add(
+                User(
+                    id=number, name=name, role="operator", password_hash="",
+                    created_at=datetime.now(UTC), password_changed_at=datetime.now(UTC),
+                )
+            )  # fmt: skip
 
 
 def make_nodes(

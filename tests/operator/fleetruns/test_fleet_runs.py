@@ -54,7 +54,7 @@ def test_a_fleet_run_goes_over_all_nodes_wave_by_wave_and_groups_what_they_said(
         )
         assert run.counts == {"waiting": 5}
         done = desk.until(run.id, "succeeded", "failed", "halted")
-    assert done.state == "succeeded", done.error
+    assert done.state == "succeeded", [(m.node_name, m.state, m.error) for m in done.members]
     assert [member.wave for member in done.members] == [0, 1, 1, 2, 2]
     assert {member.state for member in done.members} == {"succeeded"}
     assert [group.nodes for group in done.outputs] == [tuple(node.name for node in nodes)]
@@ -410,7 +410,7 @@ def test_of_two_operators_one_drives_and_the_other_goes_on_when_it_is_gone(
                 lease.holder, lease.expires_at = "gone", lease.expires_at - timedelta(seconds=31)
             with alive.driving() if alive is desk else contextlib.nullcontext():
                 done = desk.until(run.id, "succeeded", "failed", "halted")
-        assert done.state == "succeeded", done.error
+        assert done.state == "succeeded", [(m.node_name, m.state, m.error) for m in done.members]
     finally:
         other.close()
     assert [executions(node) for node in nodes] == [1] * 5
