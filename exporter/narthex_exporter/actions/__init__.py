@@ -2,10 +2,28 @@
 
 from typing import Any, Final
 
-from narthex_exporter.actions import process, service
+from narthex_exporter.actions import (
+    compose,
+    container,
+    containercreate,
+    containernetwork,
+    image,
+    process,
+    service,
+    volume,
+)
 from narthex_exporter.contract.spec import Action
 
-MODULES: Final = (process, service)
+MODULES: Final = (
+    process,
+    service,
+    container,
+    containercreate,
+    image,
+    volume,
+    containernetwork,
+    compose,
+)
 
 CATALOGUE: Final[dict[str, Action[Any]]] = {
     value.name: value

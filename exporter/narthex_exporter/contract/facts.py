@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from narthex_exporter.contract.containerfacts import ContainerFacts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessFact:
@@ -226,4 +228,9 @@ class Facts(Protocol):
     @property
     def files(self) -> FileFacts:
         """Configuration files."""
+        ...
+
+    @property
+    def containers(self) -> ContainerFacts:
+        """Container engines."""
         ...
