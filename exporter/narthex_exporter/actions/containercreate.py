@@ -198,7 +198,12 @@ class UpdateParams(ContainerParams):
     ] = None  # fmt: skip
     memory_mib: Annotated[
         int | None,
-        Field(title="Memory, MiB", description="At most so much; 0 for all.", ge=0, le=1 << 30),
+        Field(
+            title="Memory, MiB",
+            description="At most so much; 0 for all of the node's.",
+            ge=0,
+            le=1 << 30,
+        ),
     ] = None
     pids: Annotated[
         int | None,
@@ -266,14 +271,14 @@ def update(params: UpdateParams, facts: Facts) -> Planned:
     now = found.limits
     options: dict[str, object] = {}
     before: dict[str, object] = {}
+    host = facts.host.get()
+    # Engines can raise these two limits, but not take them away: all that there is, is as good.
     if params.cpus is not None and params.cpus != now.cpus:
-        all_of_them = facts.host.get().cpus
-        # Engines can raise this limit, but not take it away.
-        options["cpus"], before["cpus"] = params.cpus or float(all_of_them), now.cpus
+        options["cpus"], before["cpus"] = params.cpus or float(host.cpus), now.cpus
         yield Note(text=f"CPUs: {now.cpus:g} now" if now.cpus else "CPUs: no limit now")
     if params.memory_mib is not None and params.memory_mib * _MIB != now.memory_bytes:
         _enough(params.memory_mib)
-        options["memory_bytes"] = params.memory_mib * _MIB
+        options["memory_bytes"] = params.memory_mib * _MIB or host.memory_bytes
         before["memory_mib"] = now.memory_bytes // _MIB
         yield Note(
             text=f"memory: {size(now.memory_bytes) if now.memory_bytes else 'no limit'} now"
@@ -379,6 +384,8 @@ def _checked_volumes(params: CreateParams, facts: Facts) -> Generator[Note, None
 
 
 def _checked_networks(params: CreateParams, facts: Facts) -> None:
+    if params.networks == ("none",):
+        return  # Podman does not list it
     known = {one.name: one for one in facts.containers.networks() if one.engine == params.engine}
     for name in params.networks:
         network = known.get(name)

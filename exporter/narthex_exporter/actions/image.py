@@ -157,8 +157,8 @@ def pull(params: ImageParams, facts: Facts) -> Planned:
 def tag(params: TagParams, facts: Facts) -> Planned:
     """Give one image a further name; whatever went by that name no longer does."""
     found = _found(params, facts)
-    if "@" in params.name:
-        raise RefusedError("a digest is no name to give", hint="leave out @sha256:…")
+    if "@" in params.name or is_id(params.name):
+        raise RefusedError("a digest is no name to give", hint="give a name with a tag")
     full = normal(params.name)
     before = find_image(facts, params.engine, params.name)
     if before is not None and before.id == found.id:

@@ -206,14 +206,14 @@ def _rename(call: Call) -> str:
 
 
 def _update(call: Call) -> str:
-    """Change limits; 0 takes one away. The library knows neither NanoCpus nor PidsLimit here."""
+    """Change limits. The library knows neither NanoCpus nor PidsLimit here."""
     body: dict[str, Any] = {}
     if "cpus" in call.options:
         body["NanoCpus"] = round(float(call.options["cpus"]) * 1e9)
     if "memory_bytes" in call.options:
         memory = int(call.options["memory_bytes"])
-        # With no limit on memory there can be none on memory and swap together.
-        body |= {"Memory": memory, "MemorySwap": memory * 2 if memory else -1}
+        # As much swap again, as when a container is made with this limit.
+        body |= {"Memory": memory, "MemorySwap": memory * 2}
     if "pids" in call.options:
         body["PidsLimit"] = int(call.options["pids"]) or -1
     if "restart" in call.options:

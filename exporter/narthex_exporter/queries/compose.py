@@ -1,5 +1,6 @@
 """Ask about Compose projects, as labels and the files on disk tell of them."""
 
+from narthex_exporter.actions.compose import FilePath
 from narthex_exporter.actions.containerparams import (
     NEEDS,
     Engine,
@@ -19,6 +20,12 @@ class GetParams(QueryParams):
     project: ProjectName
 
 
+class FileParams(GetParams):
+    """Parameters of compose.file."""
+
+    file: FilePath
+
+
 class Service(Result):
     """One service of a project: so many of its containers run."""
 
@@ -28,16 +35,12 @@ class Service(Result):
 
 
 class File(Result):
-    """A file that a project's labels name; ``problem`` says why it cannot be used.
-
-    ``content`` is ``None`` in lists, and for what cannot be used.
-    """
+    """A file that a project's labels name; ``problem`` says why it cannot be used."""
 
     path: str
     problem: str
     owner_uid: int
     is_writable_by_others: bool
-    content: str | None = None
 
 
 class Project(Result):
@@ -59,9 +62,16 @@ class ProjectList(Result):
 
 
 class ProjectDetail(Result):
-    """One project with its files' content, or ``None`` where there is none by that name."""
+    """One project, or ``None`` where there is none by that name."""
 
     project: Project | None
+
+
+class FileContent(Result):
+    """What a file says; ``None``, and why, where it cannot be read."""
+
+    content: str | None
+    problem: str = ""
 
 
 @query(name="compose.list", title="Compose projects", needs=NEEDS)
@@ -77,15 +87,35 @@ def list_projects(_params: NoParams, facts: Facts) -> ProjectList:
 
 @query(name="compose.get", title="One Compose project", needs=NEEDS)
 def get_project(params: GetParams, facts: Facts) -> ProjectDetail:
-    """Tell about one Compose project, with what stands in its files."""
-    for one in facts.containers.projects():
-        if one.engine == params.engine and one.name == params.project:
-            return ProjectDetail(project=_shown(one, facts))
-    return ProjectDetail(project=None)
+    """Tell about one Compose project."""
+    found = _found(params, facts)
+    return ProjectDetail(project=None if found is None else _shown(found))
 
 
-def _shown(project: ProjectFact, facts: Facts | None = None) -> Project:
-    """Show a project; with ``facts`` its files are read."""
+@query(
+    name="compose.file",
+    title="A Compose file",
+    needs=NEEDS,
+    # Its text may hold passwords: whoever may only look does not see it.
+    permission="action:compose.edit",
+)
+def get_file(params: FileParams, facts: Facts) -> FileContent:
+    """Read one file of a Compose project, as it stands on the disk."""
+    found = _found(params, facts)
+    mine = next((one for one in found.files if one.path == params.file), None) if found else None
+    if mine is None or mine.problem:
+        why = "is not a file of this project" if mine is None else mine.problem
+        return FileContent(content=None, problem=f"{params.file} {why}")
+    return FileContent(content=facts.files.read(mine.path))
+
+
+def _found(params: GetParams, facts: Facts) -> ProjectFact | None:
+    every = facts.containers.projects()
+    mine = (one for one in every if one.engine == params.engine)
+    return next((one for one in mine if one.name == params.project), None)
+
+
+def _shown(project: ProjectFact) -> Project:
     return Project(
         engine=project.engine,
         name=project.name,
@@ -96,7 +126,6 @@ def _shown(project: ProjectFact, facts: Facts | None = None) -> Project:
                 problem=one.problem,
                 owner_uid=one.owner_uid,
                 is_writable_by_others=one.is_writable_by_others,
-                content=facts.files.read(one.path) if facts and not one.problem else None,
             )
             for one in project.files
         ),
