@@ -31,7 +31,8 @@ FIELDS = sorted({spelling for name in FORBIDDEN for spelling in _spellings(name)
 VALUES: dict[str, tuple[Any, ...]] = {
     "volumes": (
         "/:/host", "/etc:/etc:rw", "../x:/y", "./x:/y", "~:/y", "a b:/y", "data:/y/../z", "data:y",
-        "data:/", "data:/x:rw", "data:/x:ro,z", "data:/x:shared", "data:/a:/b", "/run/docker.sock:/s",
+        "data:/", "data:/x:rw", "data:/x:ro,z", "data:/x:shared", "data:/a:/b",
+        "/run/docker.sock:/s",
         "npipe:////./pipe/x:/y", "data:/x\n/:/host", "data", ":/x", "",
     ),
     "networks": ("container:db", "service:db", "ns:/proc/1/ns/net", "/proc/1/ns/net", "", "a/b"),
