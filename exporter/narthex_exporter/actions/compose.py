@@ -127,7 +127,8 @@ def check(params: CheckParams, facts: Facts) -> Planned:
         raise RefusedError("the content belongs to no file", hint="name the file that it is for")
     if params.content:
         _own_file(project, params.file)
-    yield _checked(facts, project, params.file, params.content)
+    # A browser's form ends lines in its own way.
+    yield _checked(facts, project, params.file, params.content.replace("\r\n", "\n"))
 
 
 @action(
