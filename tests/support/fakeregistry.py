@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from typing_extensions import override
+
 _UPLOAD = re.compile(r"/v2/(.+)/blobs/uploads/([0-9]*)$")
 _BLOB = re.compile(r"/v2/(.+)/blobs/(sha256:[0-9a-f]{64})$")
 _MANIFEST = re.compile(r"/v2/(.+)/manifests/(.+)$")
@@ -53,6 +55,7 @@ def _handler(held: Registry) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - on
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        @override
         def log_message(self, *args: Any) -> None:
             """Keep the test's output for the test."""
 
