@@ -9,7 +9,7 @@ from flask_babel import get_locale
 
 from narthex_operator.services.access import Actor, requires
 from narthex_operator.services.interfaces import Services
-from narthex_panel import formats, i18n, text
+from narthex_panel import formats, forms, i18n, text
 from narthex_panel.assets import Assets
 from narthex_panel.live import Live
 from narthex_panel.page import Answer, Page, Route, Ui
@@ -58,6 +58,7 @@ def _install(app: Flask, services: Services, assets: Assets, version: str) -> No
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(
+        as_text=forms.as_text,
         clean=text.clean,
         duration=formats.duration,
         iso=formats.iso,

@@ -11,7 +11,7 @@ _CLASS: Final = re.compile(r"\[(?:\\.|[^\]\\])*\]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One field of a form. ``kind`` is ``text``, ``number``, ``choice`` or ``switch``."""
+    """One field of a form: ``kind`` is text, lines, number, choice or switch."""
 
     name: str
     kind: str
@@ -44,6 +44,9 @@ def parse(fields: tuple[Field, ...], form: Mapping[str, str]) -> dict[str, Any]:
             found[field.name] = form.get(field.name) in {"1", "on", "true"}
         elif field.name in form and (form[field.name] or field.required):
             value = form[field.name]
+            if field.kind == "lines":
+                found[field.name] = [line for line in value.splitlines() if line]
+                continue
             number = field.kind == "number" and _INTEGER.fullmatch(value.strip())
             found[field.name] = int(value) if number else value
     return found
@@ -80,29 +83,36 @@ def _class(text: str) -> str:
 def _field(name: str, part: Mapping[str, Any], *, required: bool) -> Field:
     examples = part.get("examples") or ("",)
     default = part.get("default")
+    # What may be left out stands first, so that nothing is chosen by the way.
+    optional = "enum" in part and not required and default is None
     return Field(
         name=name,
         kind=_kind(part),
         title=str(part.get("title", name)),
         description=str(part.get("description", "")),
         required=required,
-        default="" if default is None else str(default),
+        default=_text(default),
         example=str(examples[0]),
         pattern=html_pattern(str(part.get("pattern", ""))),
         max_length=part.get("maxLength"),
         minimum=part.get("minimum"),
         maximum=part.get("maximum"),
-        choices=tuple(map(str, part.get("enum", ()))),
+        choices=(*(("",) if optional else ()), *map(str, part.get("enum", ()))),
     )
 
 
 def _kind(part: Mapping[str, Any]) -> str:
     if "enum" in part:
         return "choice"
-    return {"integer": "number", "boolean": "switch"}.get(str(part.get("type")), "text")
+    return {"integer": "number", "boolean": "switch", "array": "lines"}.get(
+        str(part.get("type")), "text"
+    )
 
 
 def _resolved(part: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    given = [one for one in part.get("anyOf", ()) if one.get("type") != "null"]
+    if len(given) == 1:
+        part = {**given[0], **{key: value for key, value in part.items() if key != "anyOf"}}
     reference = part.get("$ref")
     if reference is None and len(part.get("allOf", ())) == 1:
         reference = part["allOf"][0].get("$ref")
@@ -111,3 +121,14 @@ def _resolved(part: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str
     target = schema.get("$defs", {}).get(str(reference).rpartition("/")[2], {})
     # What stands beside the reference tells of this field, the target of its type.
     return {**target, **{key: value for key, value in part.items() if key != "$ref"}}
+
+
+def as_text(value: Any) -> str:
+    """Write a parameter as ``parse`` reads it again."""
+    if isinstance(value, bool):
+        return "true" if value else ""
+    return "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _text(default: Any) -> str:
+    return "" if default is None else as_text(default)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.panel.fake_containers import answer as answer_of_containers
 from tests.panel.world import NOW, World
 
 from narthex_exporter.actions import CATALOGUE
@@ -17,6 +18,7 @@ from narthex_exporter.contract.wire import (
     UndoHint,
     new_run_id,
 )
+from narthex_exporter.queries import CATALOGUE as QUERIES
 from narthex_operator.errors import (
     ActorOffError,
     InvalidError,
@@ -107,6 +109,9 @@ class FakeRuns:
                 "service.list": why,
                 "service.get": why,
                 "host.info": "",
+                **{name: "" for name in QUERIES if "contain" in name or "compose" in name},
+                "image.list": "",
+                "volume.list": "",
             },
             follows={"process.top": "", "service.journal": why} if self.world.follows else {},
         )
@@ -114,7 +119,7 @@ class FakeRuns:
     def query(
         self, actor: Actor, ref: str, name: str, params: Mapping[str, Any]
     ) -> dict[str, Any]:
-        actor.require(f"query:{name}")
+        actor.require(QUERIES[name].permission)
         self.world.find(ref)
         self.world.reads += 1
         if self.world.actor_off:
@@ -128,6 +133,9 @@ class FakeRuns:
 
     def _answer(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         text = self.world.text
+        known = answer_of_containers(name, params, text)
+        if known is not None:
+            return known
         if name == "process.list":
             found = [
                 process(4242, text or "nginx", 0.62, 48_000_000, cmdline=text or "nginx: worker"),

@@ -34,6 +34,15 @@ ADDRESSES = (
     ("/nodes/web-1/services", "query:service.list"),
     ("/nodes/web-1/services/nginx.service", "query:service.get"),
     ("/nodes/web-1/services/no.service", "query:service.get"),
+    ("/nodes/web-1/containers", "query:container.list"),
+    ("/nodes/web-1/containers/docker/shop-web-1", "query:container.get"),
+    ("/nodes/web-1/containers/docker/none", "query:container.get"),
+    ("/nodes/web-1/containers/images", "query:image.list"),
+    ("/nodes/web-1/containers/volumes", "query:volume.list"),
+    ("/nodes/web-1/containers/networks", "query:container-network.list"),
+    ("/nodes/web-1/containers/compose", "query:compose.list"),
+    ("/nodes/web-1/compose/docker/shop", "query:compose.get"),
+    ("/nodes/web-1/compose/docker/none", "query:compose.get"),
     ("/nodes/web-1/logs", "log:read"),
     ("/nodes/web-1/alerts", "alert:read"),
     ("/nodes/web-1/runs", "node:read"),
@@ -489,3 +498,23 @@ def test_everybody_lands_where_they_may_look(
 ) -> None:
     world.role = role
     assert client.get("/").headers.get("Location", "") == place
+
+
+def test_a_compose_file_is_shown_to_be_changed_by_a_plan(client: FlaskClient) -> None:
+    address = "/nodes/web-1/compose/docker/shop"
+    assert 'name="content"' in client.get(address).text
+    form = {**CSRF, "file": "/srv/shop/compose.yaml", "content": "services:\r\n  a: {}\r\n"}
+    for do, action in (("edit", "compose.edit"), ("check", "compose.check")):
+        text = client.post(address, data={**form, "do": do}, headers=FRAGMENT).text
+        assert f'action="/nodes/web-1/actions/{action}"' in text
+        assert 'name="content" value="services:\n  a: {}\n"' in text
+
+
+def test_a_compose_file_is_not_read_for_who_may_only_look(
+    client: FlaskClient, world: World
+) -> None:
+    world.role = Role.VIEWER
+    text = client.get("/nodes/web-1/compose/docker/shop").text
+    assert "shop-web-1" in text
+    assert 'name="content"' not in text
+    assert "registry.example.org" not in text

@@ -2,10 +2,30 @@
 
 from typing import Any, Final
 
-from narthex_exporter.actions import container, process, service
+from narthex_exporter.actions import (
+    compose,
+    container,
+    containercreate,
+    containerexec,
+    containernetwork,
+    image,
+    process,
+    service,
+    volume,
+)
 from narthex_exporter.contract.spec import Action
 
-MODULES: Final = (container, process, service)
+MODULES: Final = (
+    process,
+    service,
+    container,
+    containercreate,
+    containerexec,
+    image,
+    volume,
+    containernetwork,
+    compose,
+)
 
 CATALOGUE: Final[dict[str, Action[Any]]] = {
     value.name: value

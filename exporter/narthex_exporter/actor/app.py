@@ -95,7 +95,10 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
                 folder=config.jobs_dir, launcher=hands.launcher, arguments=config.arguments()
             ),
             confirmations=hands.confirmations,
-            needs={"systemd": hands.facts.units.unavailable},
+            needs={
+                "systemd": hands.facts.units.unavailable,
+                "containers": hands.facts.containers.unavailable,
+            },
         )
         instance = secrets.token_hex(16)
         version = importlib.metadata.version("narthex")
@@ -129,7 +132,9 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
                 audit=audit,
                 refusals=Throttle(),
                 terminals=Terminals(
-                    engine=engine, sessions=hands.processes, sockets=config.engine_sockets
+                    engine=engine,
+                    sessions=hands.processes,
+                    sockets=tuple(config.engine_sockets.values()),
                 ),
             ),
         )

@@ -45,6 +45,22 @@ from narthex_exporter.errors import ConfigError
     help="What may be done here. Without it the actor does not start.",
 )
 @click.option(
+    "--engine.docker-socket",
+    "docker_socket",
+    type=click.Path(path_type=Path),
+    default=Path("/var/run/docker.sock"),
+    show_default=True,
+    help="Docker's Unix socket.",
+)
+@click.option(
+    "--engine.podman-socket",
+    "podman_socket",
+    type=click.Path(path_type=Path),
+    default=Path("/run/podman/podman.sock"),
+    show_default=True,
+    help="Podman's Unix socket.",
+)
+@click.option(
     "--protect-pid",
     "protected",
     type=click.IntRange(min=2),
@@ -61,6 +77,8 @@ def actor(
     state_dir: Path,
     socket: Path,
     policy_file: Path,
+    docker_socket: Path,
+    podman_socket: Path,
     protected: tuple[int, ...],
     level: str,
     form: logfmt.Format,
@@ -77,6 +95,8 @@ def actor(
         state_dir=state_dir,
         socket=socket,
         policy_file=policy_file,
+        docker_socket=docker_socket,
+        podman_socket=podman_socket,
         protected=protected,
     )
     if context.invoked_subcommand is None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from narthex_exporter.contract.containerfacts import ContainerFacts
 from narthex_exporter.contract.facts import (
     FileFacts,
     HostFacts,
@@ -22,3 +23,4 @@ class NodeFacts:
     sessions: SessionFacts
     sockets: SocketFacts
     files: FileFacts
+    containers: ContainerFacts

@@ -1,17 +1,19 @@
 """What the actor and its jobs share: where things are, what reads the node and what changes it."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from narthex_exporter import actions, follows, queries
 from narthex_exporter.actor.confirm import Confirmations
-from narthex_exporter.actor.execs import SOCKETS
+from narthex_exporter.actor.engines import EngineCalls
 from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.systemd import SystemdCaller
 from narthex_exporter.actor.transient import PROGRAM, Launcher, launcher_for
 from narthex_exporter.contract.spec import Catalogue
+from narthex_exporter.sources.containerengines import DOCKER, PODMAN, SOCKETS, ContainerEngines
 from narthex_exporter.sources.host import Host
 from narthex_exporter.sources.processes import Processes
 from narthex_exporter.sources.smallfiles import SmallFiles
@@ -32,9 +34,10 @@ class Config:
     state_dir: Path
     socket: Path
     policy_file: Path
+    docker_socket: Path = SOCKETS[DOCKER]
+    podman_socket: Path = SOCKETS[PODMAN]
     protected: tuple[int, ...] = ()
     program: tuple[str, ...] = PROGRAM
-    engine_sockets: tuple[Path, ...] = SOCKETS
 
     @property
     def runs_file(self) -> Path:
@@ -45,6 +48,11 @@ class Config:
     def status_file(self) -> Path:
         """What the exporter reads: beside the socket, in a folder that is the actor's."""
         return self.socket.with_suffix(".json")
+
+    @property
+    def engine_sockets(self) -> Mapping[str, Path]:
+        """Where container engines listen, by name."""
+        return {DOCKER: self.docker_socket, PODMAN: self.podman_socket}
 
     @property
     def jobs_dir(self) -> Path:
@@ -58,6 +66,8 @@ class Config:
             f"--actor.state-dir={self.state_dir}",
             f"--actor.socket={self.socket}",
             f"--policy.file={self.policy_file}",
+            f"--engine.docker-socket={self.docker_socket}",
+            f"--engine.podman-socket={self.podman_socket}",
         )
         # A job has another parent than the actor, which it must not touch either.
         protected = sorted({*self.protected, os.getpid()})
@@ -78,7 +88,11 @@ class Hands:
 def open_node(config: Config) -> Hands:
     """Put together what reads and changes this node."""
     processes = Processes(protected=config.protected)
-    runner = Runner(start_ticks=processes.start_ticks, dbus=SystemdCaller())
+    runner = Runner(
+        start_ticks=processes.start_ticks,
+        dbus=SystemdCaller(),
+        engines=EngineCalls(sockets=config.engine_sockets),
+    )
     launcher = launcher_for(runner, program=config.program)
     facts = NodeFacts(
         processes=processes,
@@ -87,6 +101,7 @@ def open_node(config: Config) -> Hands:
         sessions=Terminals(),
         sockets=Sockets(processes=processes),
         files=SmallFiles(),
+        containers=ContainerEngines(sockets=config.engine_sockets),
     )
     confirmations = Confirmations(
         folder=config.state_dir / "confirm",

@@ -102,16 +102,36 @@ class ProcessPolicy(_Section):
     protect_comm: tuple[str, ...] = ()
 
 
+class ContainerPolicy(_Section):
+    """Which containers, volumes, networks and projects may be acted on, by name.
+
+    ``registries`` are where images may come from: prefixes that end with a slash, or patterns.
+    Without them an image may come from anywhere.
+    """
+
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] | None = None
+    registries: tuple[str, ...] | None = None
+
+    @property
+    def images(self) -> tuple[str, ...] | None:
+        """The patterns of images that may be used."""
+        if self.registries is None:
+            return None
+        return tuple(f"{one}*" if one.endswith("/") else one for one in self.registries)
+
+
 class _Lists(NamedTuple):
     """The names that a policy denies and allows of one kind, and the word for the first."""
 
     denied: str
     deny: tuple[str, ...]
     allow: tuple[str, ...] | None
+    word: str = "allow"
 
     @property
     def allowed(self) -> str:
-        return f"{self.denied.partition('.')[0]}.allow"
+        return f"{self.denied.partition('.')[0]}.{self.word}"
 
 
 class Policy(_Section):
@@ -123,6 +143,7 @@ class Policy(_Section):
     root_equivalent: tuple[Annotated[str, AfterValidator(_known_action)], ...] = ()
     service: ServicePolicy = ServicePolicy()
     process: ProcessPolicy = ProcessPolicy()
+    container: ContainerPolicy = ContainerPolicy()
     rate: dict[Danger, Annotated[Rate, BeforeValidator(Rate.parse)]] = {}
     require_approvals: dict[Danger, Annotated[int, Field(ge=1, le=_MOST_APPROVALS)]] = {}
 
@@ -212,7 +233,10 @@ class Policy(_Section):
             )
 
     def _lists(self) -> dict[str, "_Lists"]:
+        containers = _Lists("container.deny", self.container.deny, self.container.allow)
         return {
+            **dict.fromkeys(("container", "volume", "network", "project"), containers),
+            "image": _Lists("container", (), self.container.images, "registries"),
             "unit": _Lists("service.deny", self.service.deny, self.service.allow),
             "user": _Lists("process.protect_users", self.process.protect_users, None),
             "process": _Lists("process.protect_comm", self.process.protect_comm, None),
@@ -270,6 +294,15 @@ class Policy(_Section):
         lines.append(f"Units denied, their processes too: {_words(self.service.deny)}.")
         lines.append(f"Processes protected by user: {_words(self.process.protect_users)}.")
         lines.append(f"Processes protected by name: {_words(self.process.protect_comm)}.")
+        if self.container.allow is not None:
+            names = _words(self.container.allow)
+            lines.append(f"Containers, volumes, networks and projects, these only: {names}.")
+        lines.append(
+            f"Containers, volumes, networks and projects denied: {_words(self.container.deny)}."
+        )
+        registries = self.container.registries
+        where = "any registry" if registries is None else _words(registries)
+        lines.append(f"Images may come from: {where}.")
         return lines
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from narthex_exporter.contract.containerfacts import ContainerFacts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessFact:
@@ -263,4 +265,9 @@ class Facts(Protocol):
     @property
     def files(self) -> FileFacts:
         """Configuration files."""
+        ...
+
+    @property
+    def containers(self) -> ContainerFacts:
+        """Container engines."""
         ...

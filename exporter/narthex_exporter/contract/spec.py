@@ -181,11 +181,12 @@ class Query(Generic[Q, R]):
     read: Read[Q, R]
     needs: frozenset[str] = frozenset()
     timeout_seconds: float = 10.0
+    own_permission: str = ""
 
     @property
     def permission(self) -> str:
         """The permission that a user must hold."""
-        return f"query:{self.name}"
+        return self.own_permission or f"query:{self.name}"
 
     @property
     def summary(self) -> str:
@@ -263,9 +264,17 @@ def action(
 
 
 def query(
-    *, name: str, title: str, needs: set[str] | None = None, timeout_seconds: float = 10.0
+    *,
+    name: str,
+    title: str,
+    needs: set[str] | None = None,
+    timeout_seconds: float = 10.0,
+    permission: str = "",
 ) -> Callable[[Read[Q, R]], Query[Q, R]]:
-    """Turn a reading function into a Query; its docstring and annotations are used."""
+    """Turn a reading function into a Query; its docstring and annotations are used.
+
+    ``permission`` is another than ``query:<name>``, for what not everybody who looks may see.
+    """
 
     def declare(read: Read[Q, R]) -> Query[Q, R]:
         return Query(
@@ -276,6 +285,7 @@ def query(
             read=read,
             needs=frozenset(needs or ()),
             timeout_seconds=timeout_seconds,
+            own_permission=permission,
         )
 
     return declare

@@ -3,9 +3,25 @@
 from typing import Any, Final
 
 from narthex_exporter.contract.spec import Query
-from narthex_exporter.queries import host, process, service
+from narthex_exporter.queries import (
+    compose,
+    container,
+    containerlogs,
+    containerthings,
+    host,
+    process,
+    service,
+)
 
-MODULES: Final = (host, process, service)
+MODULES: Final = (
+    host,
+    process,
+    service,
+    container,
+    containerlogs,
+    containerthings,
+    compose,
+)
 
 CATALOGUE: Final[dict[str, Query[Any, Any]]] = {
     value.name: value

@@ -1,9 +1,25 @@
 """Facts as test cases pretend them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from narthex_exporter.contract.containerfacts import (
+    ComposeFile,
+    ContainerFact,
+    EngineFact,
+    ImageFact,
+    LimitsFact,
+    LogFact,
+    MountFact,
+    NetworkFact,
+    ProjectFact,
+    PublishedPort,
+    ServiceFact,
+    StatsFact,
+    UsageFact,
+    VolumeFact,
+)
 from narthex_exporter.contract.facts import (
     ConnectionFact,
     HostFact,
@@ -104,6 +120,114 @@ class PretendedFiles:
 
 
 @dataclass
+class PretendedContainers:
+    found: list[ContainerFact] = field(default_factory=list)
+    told_images: list[ImageFact] = field(default_factory=list)
+    told_volumes: list[VolumeFact] = field(default_factory=list)
+    told_networks: list[NetworkFact] = field(default_factory=list)
+    told_projects: list[ProjectFact] = field(default_factory=list)
+    logged: list[LogFact] = field(default_factory=list)
+    told: dict[str, Any] = field(default_factory=dict)
+    why: str = ""
+    program: tuple[str, ...] = ("docker-compose",)
+
+    def unavailable(self) -> str:
+        return self.why
+
+    def problem(self, _engine: str) -> str:
+        return self.why
+
+    def engines(self) -> Sequence[EngineFact]:
+        return [EngineFact(name="docker", socket="/var/run/docker.sock", problem=self.why)]
+
+    def list(self) -> Sequence[ContainerFact]:
+        return self.found
+
+    def get(self, engine: str, name: str) -> ContainerFact | None:
+        mine = (one for one in self.found if one.engine == engine)
+        return next((one for one in mine if one.name == name), None)
+
+    def inspect(self, _engine: str, _name: str) -> Mapping[str, Any] | None:
+        return self.told
+
+    def images(self) -> Sequence[ImageFact]:
+        return self.told_images
+
+    def volumes(self, *, with_sizes: bool) -> Sequence[VolumeFact]:
+        del with_sizes
+        return self.told_volumes
+
+    def networks(self) -> Sequence[NetworkFact]:
+        return self.told_networks
+
+    def projects(self) -> Sequence[ProjectFact]:
+        return self.told_projects
+
+    def usage(self) -> Sequence[UsageFact]:
+        return []
+
+    def stats(self) -> Sequence[StatsFact]:
+        return []
+
+    def logs(
+        self, _engine: str, name: str, *, lines: int, since_seconds: float = 0.0
+    ) -> Sequence[LogFact]:
+        mine = [one for one in self.logged if one.container == name]
+        return [one for one in mine if one.at_seconds >= since_seconds][-lines:]
+
+    def follow_logs(
+        self, _engine: str, name: str, *, lines: int, cancelled: Callable[[], bool]
+    ) -> Iterator[LogFact]:
+        del cancelled
+        yield from self.logs(_engine, name, lines=lines)
+
+    def compose(self, _engine: str) -> tuple[str, ...]:
+        return self.program
+
+
+def pretended_containers(facts: dict[str, Any]) -> PretendedContainers:
+    """Build the facts of engines from a case: ``containers``, ``images``, ``volumes``…"""
+    docker = {"engine": "docker"}
+    return PretendedContainers(
+        found=[_container(raw) for raw in facts.get("containers", ())],
+        told_images=[ImageFact(**{**docker, **_tuples(raw)}) for raw in facts.get("images", ())],
+        told_volumes=[
+            VolumeFact(**{**docker, **_tuples(raw)}) for raw in facts.get("volumes", ())
+        ],
+        told_networks=[
+            NetworkFact(**{**docker, "id": "n1", **_tuples(raw)})
+            for raw in facts.get("networks", ())
+        ],
+        told_projects=[_project(raw) for raw in facts.get("projects", ())],
+        logged=[LogFact(**one) for one in facts.get("logs", ())],
+        told=facts.get("inspect", {}),
+        why=facts.get("containers_unavailable", ""),
+        program=tuple(facts.get("compose", ("docker-compose",))),
+    )
+
+
+def _container(raw: dict[str, Any]) -> ContainerFact:
+    fields = {"engine": "docker", "id": "c" * 64, "image": "web:1", **_tuples(raw)}
+    fields["ports"] = tuple(PublishedPort(**one) for one in fields.get("ports", ()))
+    fields["mounts"] = tuple(MountFact(**one) for one in fields.get("mounts", ()))
+    fields["limits"] = LimitsFact(**fields.get("limits", {}))
+    return ContainerFact(**fields)
+
+
+def _project(raw: dict[str, Any]) -> ProjectFact:
+    fields = {"engine": "docker", "working_dir": "/srv/shop", **raw}
+    fields["files"] = tuple(
+        ComposeFile(**one) for one in fields.get("files", ({"path": "/srv/shop/compose.yaml"},))
+    )
+    fields["services"] = tuple(ServiceFact(**_tuples(one)) for one in fields.get("services", ()))
+    return ProjectFact(**fields)
+
+
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(one) if isinstance(one, list) else one for key, one in raw.items()}
+
+
+@dataclass
 class PretendedFacts:
     processes: PretendedProcesses = field(default_factory=PretendedProcesses)
     units: PretendedUnits = field(default_factory=PretendedUnits)
@@ -111,6 +235,7 @@ class PretendedFacts:
     sessions: PretendedSessions = field(default_factory=PretendedSessions)
     sockets: PretendedSockets = field(default_factory=PretendedSockets)
     files: PretendedFiles = field(default_factory=PretendedFiles)
+    containers: PretendedContainers = field(default_factory=PretendedContainers)
 
 
 def pretended(facts: dict[str, Any]) -> PretendedFacts:
@@ -131,4 +256,5 @@ def pretended(facts: dict[str, Any]) -> PretendedFacts:
             [ConnectionFact(**one) for one in facts.get("connections", ())],
         ),
         files=PretendedFiles(dict(facts.get("files", {}))),
+        containers=pretended_containers(facts),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from tests.exporter.actions.conftest import pretended
+from tests.exporter.actions.conftest import PretendedFacts, pretended
 
 from narthex_exporter.actions import CATALOGUE as ACTIONS
 from narthex_exporter.actor.engine import BusyError
@@ -64,6 +64,28 @@ FACTS = pretended(
     }
 )
 NGINX = {"unit": "nginx.service"}
+CONTAINERS = pretended(
+    {
+        "containers": [
+            {
+                "name": "shop-web-1", "project": "shop", "service": "web",
+                "created_seconds": 1.7e9, "started_seconds": 1.7e9, "networks": ["shop_default"],
+                "ports": [{"protocol": "tcp", "port": 80, "host_address": "10.0.0.1",
+                           "host_port": 8080}],
+                "mounts": [{"kind": "volume", "source": "data", "target": "/d"}],
+            }
+        ],
+        "images": [{"id": "sha256:" + "1" * 64, "tags": ["web:1"], "used_by": ["shop-web-1"]}],
+        "volumes": [{"name": "data", "size_bytes": 10, "used_by": ["shop-web-1"]}],
+        "networks": [{"name": "shop_default", "subnets": ["172.20.0.0/16"]}],
+        "projects": [{"name": "shop", "services": [
+            {"name": "web", "containers": ["shop-web-1"], "running": 1}]}],
+        "files": {"/srv/shop/compose.yaml": "services: {}\n"},
+        "inspect": {"Config": {"Env": ["DB_PASSWORD=hunter2", "TZ=UTC"], "Cmd": ["web"]}},
+        "logs": [{"container": "shop-web-1", "stream": "stderr", "at_seconds": 1.7e9,
+                  "text": "hello"}],
+    }
+)  # fmt: skip
 
 
 class Now:
@@ -100,7 +122,9 @@ def manifest() -> Manifest:
         policy=policy.summary(),
         actions=tuple(describe_action(one) for _, one in sorted(ACTIONS.items())),
         queries=tuple(
-            describe_query(one, unavailable="systemd is not running" if one.needs else "")
+            describe_query(
+                one, unavailable="systemd is not running" if "systemd" in one.needs else ""
+            )
             for _, one in sorted(QUERIES.items())
         ),
     )
@@ -135,8 +159,13 @@ def run(state: RunState, output: str) -> Run:
     return execution.carry_out()
 
 
-def query(name: str, params: dict[str, Any]) -> Any:
-    return QUERIES[name].read(QUERIES[name].params.model_validate(params), FACTS)
+def query(name: str, params: dict[str, Any], facts: PretendedFacts = FACTS) -> Any:
+    return QUERIES[name].read(QUERIES[name].params.model_validate(params), facts)
+
+
+def told(name: str, **params: Any) -> Callable[[], BaseModel]:
+    """Ask a node with containers."""
+    return lambda: query(name, params, CONTAINERS)
 
 
 MESSAGES: dict[str, Callable[[], BaseModel]] = {
@@ -154,6 +183,15 @@ MESSAGES: dict[str, Callable[[], BaseModel]] = {
         InvalidError((FieldError(path="params.unit", message="Field required"),))
     ),
     "problem-refused": lambda: as_problem(RefusedError("nginx.service is masked", hint="unmask")),
+    "query-compose.file": told("compose.file", project="shop", file="/srv/shop/compose.yaml"),
+    "query-compose.get": told("compose.get", project="shop"),
+    "query-compose.list": told("compose.list"),
+    "query-container-network.list": told("container-network.list"),
+    "query-container.get": told("container.get", container="shop-web-1"),
+    "query-container.list": told("container.list"),
+    "query-container.logs": told("container.logs", containers=["shop-web-1"]),
+    "query-image.list": told("image.list"),
+    "query-volume.list": told("volume.list"),
     "query-host.info": lambda: query("host.info", {}),
     "query-process.get": lambda: query("process.get", {"pid": 4242}),
     "query-process.list": lambda: query("process.list", {}),
