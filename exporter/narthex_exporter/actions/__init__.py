@@ -2,10 +2,16 @@
 
 from typing import Any, Final
 
-from narthex_exporter.actions import process, service
+from narthex_exporter.actions import (
+    process,
+    service,
+    service_files,
+    service_timers,
+    supervisor,
+)
 from narthex_exporter.contract.spec import Action
 
-MODULES: Final = (process, service)
+MODULES: Final = (process, service, service_files, service_timers, supervisor)
 
 CATALOGUE: Final[dict[str, Action[Any]]] = {
     value.name: value

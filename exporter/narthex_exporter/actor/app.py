@@ -92,7 +92,10 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
                 folder=config.jobs_dir, launcher=hands.launcher, arguments=config.arguments()
             ),
             confirmations=hands.confirmations,
-            needs={"systemd": hands.facts.units.unavailable},
+            needs={
+                "systemd": hands.facts.units.unavailable,
+                "supervisor": hands.facts.supervisor.unavailable,
+            },
         )
         instance = secrets.token_hex(16)
         version = importlib.metadata.version("narthex")

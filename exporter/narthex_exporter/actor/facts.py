@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from narthex_exporter.contract.facts import (
+    AccountFacts,
     FileFacts,
     HostFacts,
     ProcessFacts,
     SessionFacts,
     SocketFacts,
+    SupervisorFacts,
     UnitFacts,
 )
 
@@ -22,3 +24,5 @@ class NodeFacts:
     sessions: SessionFacts
     sockets: SocketFacts
     files: FileFacts
+    accounts: AccountFacts
+    supervisor: SupervisorFacts

@@ -8,13 +8,16 @@ from narthex_exporter import actions, queries
 from narthex_exporter.actor.confirm import Confirmations
 from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.runner import Runner
+from narthex_exporter.actor.supervisord import SupervisordCaller
 from narthex_exporter.actor.systemd import SystemdCaller
 from narthex_exporter.actor.transient import PROGRAM, Launcher, launcher_for
 from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.sources.host import Host
+from narthex_exporter.sources.people import People
 from narthex_exporter.sources.processes import Processes
 from narthex_exporter.sources.smallfiles import SmallFiles
 from narthex_exporter.sources.sockets import Sockets
+from narthex_exporter.sources.supervisord import Supervisord
 from narthex_exporter.sources.systemd import Units
 from narthex_exporter.sources.terminals import Terminals
 
@@ -68,7 +71,12 @@ class Hands:
 def open_node(config: Config) -> Hands:
     """Put together what reads and changes this node."""
     processes = Processes(protected=config.protected)
-    runner = Runner(start_ticks=processes.start_ticks, dbus=SystemdCaller())
+    supervisor = Supervisord()
+    runner = Runner(
+        start_ticks=processes.start_ticks,
+        dbus=SystemdCaller(),
+        supervisor=SupervisordCaller(supervisord=supervisor),
+    )
     launcher = launcher_for(runner, program=config.program)
     facts = NodeFacts(
         processes=processes,
@@ -77,6 +85,8 @@ def open_node(config: Config) -> Hands:
         sessions=Terminals(),
         sockets=Sockets(processes=processes),
         files=SmallFiles(),
+        accounts=People(),
+        supervisor=supervisor,
     )
     confirmations = Confirmations(
         folder=config.state_dir / "confirm",

@@ -102,6 +102,13 @@ class ProcessPolicy(_Section):
     protect_comm: tuple[str, ...] = ()
 
 
+class SupervisorPolicy(_Section):
+    """Which programs of supervisord may be acted on."""
+
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] | None = None
+
+
 class _Lists(NamedTuple):
     """The names that a policy denies and allows of one kind, and the word for the first."""
 
@@ -123,6 +130,7 @@ class Policy(_Section):
     root_equivalent: tuple[Annotated[str, AfterValidator(_known_action)], ...] = ()
     service: ServicePolicy = ServicePolicy()
     process: ProcessPolicy = ProcessPolicy()
+    supervisor: SupervisorPolicy = SupervisorPolicy()
     rate: dict[Danger, Annotated[Rate, BeforeValidator(Rate.parse)]] = {}
     require_approvals: dict[Danger, Annotated[int, Field(ge=1, le=_MOST_APPROVALS)]] = {}
 
@@ -216,6 +224,7 @@ class Policy(_Section):
             "unit": _Lists("service.deny", self.service.deny, self.service.allow),
             "user": _Lists("process.protect_users", self.process.protect_users, None),
             "process": _Lists("process.protect_comm", self.process.protect_comm, None),
+            "program": _Lists("supervisor.deny", self.supervisor.deny, self.supervisor.allow),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -266,6 +275,9 @@ class Policy(_Section):
         lines.append(f"Units denied, their processes too: {_words(self.service.deny)}.")
         lines.append(f"Processes protected by user: {_words(self.process.protect_users)}.")
         lines.append(f"Processes protected by name: {_words(self.process.protect_comm)}.")
+        if self.supervisor.allow is not None:
+            lines.append(f"Programs of supervisord allowed: {_words(self.supervisor.allow)}.")
+        lines.append(f"Programs of supervisord denied: {_words(self.supervisor.deny)}.")
         return lines
 
 

@@ -39,10 +39,10 @@ class Target:
     """Something that an action touches, for the node's policy to judge.
 
     ``kind`` is ``unit``, ``user``, ``process``, ``container``, ``image``, ``volume``,
-    ``network``, ``project``, ``port`` or ``file``; ``names`` are all that it goes by (an alias and
-    the unit's own name), any of which may be protected. ``why`` tells how it is touched, where
-    that is not plain. What is touched only by the way (the unit that owns a process) must not be
-    denied, but need not be allowed.
+    ``network``, ``project``, ``port``, ``file`` or ``program`` (of supervisord); ``names`` are
+    all that it goes by (an alias and the unit's own name), any of which may be protected. ``why``
+    tells how it is touched, where that is not plain. What is touched only by the way (the unit
+    that owns a process) must not be denied, but need not be allowed.
     """
 
     kind: str
@@ -162,11 +162,12 @@ class Query(Generic[Q, R]):
     read: Read[Q, R]
     needs: frozenset[str] = frozenset()
     timeout_seconds: float = 10.0
+    sensitive: bool = False
 
     @property
     def permission(self) -> str:
-        """The permission that a user must hold."""
-        return f"query:{self.name}"
+        """The permission that a user must hold; of the roles only the admin has ``inspect``."""
+        return f"inspect:{self.name}" if self.sensitive else f"query:{self.name}"
 
     @property
     def summary(self) -> str:
@@ -219,9 +220,17 @@ def action(
 
 
 def query(
-    *, name: str, title: str, needs: set[str] | None = None, timeout_seconds: float = 10.0
+    *,
+    name: str,
+    title: str,
+    needs: set[str] | None = None,
+    timeout_seconds: float = 10.0,
+    sensitive: bool = False,
 ) -> Callable[[Read[Q, R]], Query[Q, R]]:
-    """Turn a reading function into a Query; its docstring and annotations are used."""
+    """Turn a reading function into a Query; its docstring and annotations are used.
+
+    ``sensitive`` queries tell what may hold secrets, and need a permission of their own.
+    """
 
     def declare(read: Read[Q, R]) -> Query[Q, R]:
         return Query(
@@ -232,6 +241,7 @@ def query(
             read=read,
             needs=frozenset(needs or ()),
             timeout_seconds=timeout_seconds,
+            sensitive=sensitive,
         )
 
     return declare

@@ -12,7 +12,8 @@ from typing import Any, Final
 from jeepney import DBusAddress, DBusErrorResponse, MatchRule, Message, new_method_call
 from jeepney.auth import AuthenticationError
 from jeepney.bus_messages import message_bus
-from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
+from jeepney.io.blocking import DBusConnection, DBusConnectionBase, Proxy, prep_socket
+from jeepney.io.common import MessageFilters
 from jeepney.wrappers import unwrap_msg
 
 from narthex_exporter.errors import UnavailableError
@@ -21,6 +22,7 @@ from narthex_exporter.overriding import override
 SYSTEM_BUS: Final = Path("/run/dbus/system_bus_socket")
 # What jeepney raises for bytes that are no message.
 _NONSENSE: Final = (ValueError, LookupError, TypeError, struct.error)
+_MOST_BYTES: Final = 64 << 20
 _PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 
 
@@ -50,6 +52,7 @@ class _Connection(DBusConnection):  # type: ignore[misc]  # jeepney publishes no
 
     def __init__(self, wire: socket.socket, *, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
+        self._received = 0
         super().__init__(wire)
 
     @override
@@ -57,12 +60,32 @@ class _Connection(DBusConnection):  # type: ignore[misc]  # jeepney publishes no
         limit = self._timeout_seconds if timeout is None else timeout
         return super().send_and_get_reply(message, timeout=limit)
 
+    @override
+    def _read_some_data(self, timeout: float | None = None) -> tuple[bytes, list[Any]]:
+        found: tuple[bytes, list[Any]] = super()._read_some_data(timeout)
+        self._received += len(found[0])
+        # Whoever answers may be a user: no memory without bounds for what they say.
+        if self._received > _MOST_BYTES:
+            raise OSError(f"it sent more than {_MOST_BYTES} bytes")
+        return found
+
+
+class _DirectConnection(_Connection):
+    """A connection to a service's own socket: there is no bus that one says hello to."""
+
+    def __init__(self, wire: socket.socket, *, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._received = 0
+        DBusConnectionBase.__init__(self, wire)
+        self._filters = MessageFilters()
+
 
 @dataclass(slots=True)
 class Bus:
-    """One connection to the bus; for one thread."""
+    """One connection to the bus, or to one service's own socket (``direct``); for one thread."""
 
     connection: DBusConnection
+    direct: bool = False
 
     def call(
         self,
@@ -100,7 +123,8 @@ class Bus:
         rule = MatchRule(
             type="signal", interface=address.interface, member=member, path=address.path
         )
-        Proxy(message_bus, self.connection, timeout=10.0).AddMatch(rule)
+        if not self.direct:
+            Proxy(message_bus, self.connection, timeout=10.0).AddMatch(rule)
         with self.connection.filter(rule, queue=deque(maxlen=10_000)) as queue:
             yield queue
 
@@ -153,3 +177,33 @@ def connect(path: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Iterato
         yield bus
     finally:
         bus.close()
+
+
+@contextlib.contextmanager
+def connect_direct(path: Path, *, owner: int, timeout_seconds: float = 5.0) -> Iterator[Bus]:
+    """Open a connection to the socket of a user's own service. Raises BusError.
+
+    Users own the folder that it stands in: it is used only if their own process listens there,
+    lest a link should lead to another's.
+    """
+    try:
+        wire = prep_socket(str(path), timeout=timeout_seconds)
+    except (OSError, AuthenticationError, *_NONSENSE) as error:
+        raise BusError(f"cannot reach {path}: {error}") from error
+    try:
+        _check_owner(wire, path, owner)
+        connection = _DirectConnection(wire, timeout_seconds=timeout_seconds)
+    except BaseException:
+        wire.close()
+        raise
+    try:
+        yield Bus(connection, direct=True)
+    finally:
+        connection.close()
+
+
+def _check_owner(wire: socket.socket, path: Path, owner: int) -> None:
+    raw = wire.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    uid = struct.unpack("=iII", raw)[1]
+    if uid != owner:
+        raise BusError(f"what listens at {path} belongs to user {uid}, not to {owner}")

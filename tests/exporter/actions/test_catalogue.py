@@ -17,7 +17,7 @@ from narthex_exporter.contract.spec import Danger
 from narthex_exporter.contract.wire import describe_action, describe_query
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "catalogue.json"
-HELPERS = {"masking", "reference"}
+HELPERS = {"masking", "notices", "programs", "reference"}
 
 
 def declared() -> dict[str, Any]:
@@ -55,13 +55,13 @@ def test_an_inverse_is_declared_and_undoes_back() -> None:
 
 
 def test_what_is_reversible_can_be_undone() -> None:
-    # process.renice is its own inverse, with the value that its plan notes.
+    # They are their own inverse, with the values that their plans note.
     without = {
         name
         for name, action in actions.CATALOGUE.items()
         if action.danger is Danger.REVERSIBLE and action.inverse is None
     }
-    assert without == {"process.renice"}
+    assert without == {"process.renice", "service.set-property"}
 
 
 @pytest.mark.parametrize("name", actions.CATALOGUE)

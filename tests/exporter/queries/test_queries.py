@@ -53,7 +53,8 @@ def test_a_list_tells_how_many_there_are_in_all() -> None:
     [
         ({}, ["a.service", "b.service"]),
         ({"type": "timer"}, ["a.timer"]),
-        ({"type": "all"}, ["a.service", "a.socket", "a.timer", "b.service"]),
+        ({"type": "all"}, ["a.mount", "a.service", "a.socket", "a.timer", "b.service"]),
+        ({"type": "mount"}, ["a.mount"]),
     ],
 )
 def test_units_are_listed_by_name_and_type(params: dict[str, Any], names: list[str]) -> None:
@@ -82,7 +83,7 @@ def test_what_is_not_there_is_none() -> None:
         ("process.list", {"match": "x" * 129}),
         ("process.get", {"pid": 0}),
         ("service.get", {"unit": "--help"}),
-        ("service.list", {"type": "mount"}),
+        ("service.list", {"type": "device"}),
         ("host.info", {"x": 1}),
     ],
 )
