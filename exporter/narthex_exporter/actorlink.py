@@ -1,4 +1,4 @@
-"""Hand requests on to the actor's socket, unchanged, and its replies back."""
+"""Hand requests on to the actor's socket, unchanged, and its replies back; WebSockets too."""
 
 import http.client
 import json
@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from narthex_exporter.contract.headers import (
     TICKET_HEADER,
 )
 from narthex_exporter.overriding import override
+from narthex_exporter.transport.connection import UPGRADE, Upgrade
+from narthex_exporter.transport.wires import Wire, tunnel
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,18 @@ _REPLY_HEADERS: Final = (
     "ETag",
     "Location",
     "Retry-After",
+    INSTANCE_HEADER,
+    NONCE_HEADER,
+)
+# Beside them, what a WebSocket's handshake is made of.
+_HANDSHAKE: Final = {
+    "HTTP_SEC_WEBSOCKET_KEY": "Sec-WebSocket-Key",
+    "HTTP_SEC_WEBSOCKET_VERSION": "Sec-WebSocket-Version",
+    "HTTP_SEC_WEBSOCKET_PROTOCOL": "Sec-WebSocket-Protocol",
+}
+_ACCEPTED: Final = (
+    "Sec-WebSocket-Accept",
+    "Sec-WebSocket-Protocol",
     INSTANCE_HEADER,
     NONCE_HEADER,
 )
@@ -98,9 +113,12 @@ class ActorLink:
             skip_host=True,
             skip_accept_encoding=True,
         )
+        upgrade: Upgrade | None = environ.get(UPGRADE)
         connection.putheader("Host", "actor")
-        connection.putheader("Connection", "close")
-        for key, name in _REQUEST_HEADERS.items():
+        connection.putheader("Connection", "close" if upgrade is None else "Upgrade")
+        if upgrade is not None:
+            connection.putheader("Upgrade", "websocket")
+        for key, name in (_REQUEST_HEADERS | (_HANDSHAKE if upgrade else {})).items():
             if key in environ:
                 connection.putheader(name, environ[key])
         if body or environ["REQUEST_METHOD"] not in {"GET", "HEAD", "DELETE"}:
@@ -108,11 +126,13 @@ class ActorLink:
         connection.endheaders(body)
         connection.wait(self.silence_seconds)
         response = connection.getresponse()
-        headers = [
-            (name, value)
-            for name in _REPLY_HEADERS
-            if (value := response.headers.get(name)) is not None
-        ]
+        if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            if upgrade is None:
+                raise ValueError("it speaks something else than was asked for")
+            headers = _named(response, _ACCEPTED)
+            talk = _conversation(upgrade, headers, connection, response)
+            return Relay(response.status, headers, talk, connection)
+        headers = _named(response, _REPLY_HEADERS)
         return Relay(response.status, headers, _chunks(response), connection)
 
 
@@ -133,6 +153,27 @@ class _UnixConnection(http.client.HTTPConnection):
     def wait(self, seconds: float) -> None:
         """Set how long the other end may say nothing."""
         self.sock.settimeout(seconds)
+
+
+def _named(response: http.client.HTTPResponse, names: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(name, value) for name in names if (value := response.headers.get(name)) is not None]
+
+
+def _conversation(
+    upgrade: Upgrade,
+    headers: list[tuple[str, str]],
+    connection: _UnixConnection,
+    response: http.client.HTTPResponse,
+) -> Iterator[bytes]:
+    """Take the peer's connection over and hand bytes on, without a look at them, to the end."""
+    sock = connection.sock
+    if sock is None:
+        raise ConnectionError("the actor closed the connection that it had just taken over")
+    sock.setblocking(False)
+    # The reader may have read on behind the headers; it is asked for no more than it has.
+    first = response.fp.peek() or b""
+    tunnel(upgrade.take(headers), Wire(sock, first=first), stopping=upgrade.stopping)
+    yield from ()
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -34,6 +34,7 @@ from narthex_exporter.contract.enrolment import (
 )
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.fingerprint import six_words
+from narthex_exporter.contract.ticketkeys import KEYS_PATH, KeysError, read_keys
 from narthex_exporter.contract.wire import Problem
 from narthex_exporter.durable import sync_folder, write_durably
 from narthex_exporter.transport.keys import (
@@ -43,7 +44,7 @@ from narthex_exporter.transport.keys import (
     new_key,
     public_key_info,
 )
-from narthex_exporter.transport.tls import verifying_context
+from narthex_exporter.transport.tls import TLSFiles, client_context, verifying_context
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +104,51 @@ class State:
         write_durably(csr_file, text.encode())
         return text
 
+    def keep_keys(self, data: bytes, *, cluster: str) -> int | None:
+        """Keep a document of ticket keys; give its version where it is another than is here.
+
+        Raises JoinError for one that this node's CA did not sign, or that is older.
+        """
+        path = self.folder / "tickets.json"
+        try:
+            ca = x509.load_pem_x509_certificate((self.pki / "ca.pem").read_bytes())
+            fresh = read_keys(data, ca=ca, cluster=cluster)
+            old = path.read_bytes() if path.exists() else b""
+        except (OSError, ValueError) as error:
+            raise JoinError(f"cannot read the CA or the keys: {error}") from error
+        except KeysError as error:
+            raise JoinError(
+                f"the operator's ticket keys are not to be used: {error}",
+                hint="nothing was changed; are operator and signer of one installation?",
+            ) from error
+        try:
+            present = read_keys(old, ca=ca, cluster=cluster)
+        except KeysError:
+            present = None  # none yet, damaged, or of an earlier operator
+        if present is not None and fresh.version < present.version:
+            raise JoinError(
+                f"the operator's ticket keys (version {fresh.version}) are older than those"
+                f" here (version {present.version})",
+                hint="was the signer's folder restored from an old backup?",
+            )
+        # Each signature over the same document is another: it has a random part.
+        if (
+            present is not None
+            and present.model_copy(update={"signature": fresh.signature}) == fresh
+        ):
+            return None
+        write_durably(path, data, mode=0o644)
+        return fresh.version
+
     def accept(self, reply: EnrolmentReply, *, operator_url: str) -> None:
-        """Put a new certificate, its key and what came with it in place."""
-        write_durably(self.folder / "tickets.json", _json(reply.tickets), mode=0o644)
+        """Put a new certificate, its key and what came with it in place. Raises JoinError."""
+        try:
+            self.keep_keys(_json(reply.tickets), cluster=reply.cluster)
+        except JoinError as error:
+            # A certificate is not to be lost over it: the keys are fetched each hour anyway.
+            if not (self.folder / "tickets.json").exists():
+                raise
+            log.warning("keys.not-kept", extra={"error": str(error)})
         write_durably(self.pki / "node.pem.next", reply.certificate.encode(), mode=0o644)
         self.repair()
         (self.pki / "node.csr.next").unlink(missing_ok=True)
@@ -270,6 +313,18 @@ def renew(state: State) -> None:
     state.accept(reply, operator_url=operator.url)
 
 
+def fetch_keys(state: State) -> int | None:
+    """Get the present ticket keys from the operator's gateway, with this node's certificate.
+
+    Gives their version where they are new here. Raises JoinError.
+    """
+    about = state.about()
+    pki = state.pki
+    files = TLSFiles(cert=pki / "node.pem", key=pki / "node.key", ca=pki / "ca.pem")
+    gateway = Operator(url=str(about["gateway_url"]), context=client_context(files))
+    return state.keep_keys(gateway.call("GET", KEYS_PATH), cluster=str(about["cluster"]))
+
+
 def repair(state_dir: Path) -> None:
     """Finish an interrupted renewal before anything reads the files; never raises."""
     try:
@@ -287,9 +342,17 @@ def repair(state_dir: Path) -> None:
     show_default=True,
     help="The node's folder.",
 )
-def renew_command(state_dir: Path) -> None:
+@click.option(
+    "--keys", is_flag=True, help="Only fetch the ticket keys; the exporter does it every hour."
+)
+def renew_command(state_dir: Path, *, keys: bool) -> None:
     """Get this node's next certificate now; the exporter does it by itself at half of the life."""
-    renew(State(folder=state_dir))
+    state = State(folder=state_dir)
+    if keys:
+        version = fetch_keys(state)
+        click.echo("the ticket keys are as they were" if version is None else f"version {version}")
+        return
+    renew(state)
     click.echo("renewed")
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from narthex_exporter.actions import CATALOGUE as ACTIONS
 from narthex_exporter.contract.spec import Catalogue
+from narthex_exporter.follows import CATALOGUE as FOLLOWS
 from narthex_exporter.notify import notify
 from narthex_exporter.queries import CATALOGUE as QUERIES
 from narthex_exporter.signals import Signals
@@ -33,6 +34,7 @@ from narthex_operator.jobs import Job, scheduler
 from narthex_operator.pipeline import MachineToken, Pipeline, machine_actor
 from narthex_operator.services.access import Actor
 from narthex_operator.services.alerts import AlertService
+from narthex_operator.services.asking import AskingService
 from narthex_operator.services.bootstrap import (
     CoreServices,
     open_services,
@@ -42,9 +44,12 @@ from narthex_operator.services.bootstrap import (
 from narthex_operator.services.delivery import Delivery
 from narthex_operator.services.fleet import Check, FleetService
 from narthex_operator.services.interfaces import Services
+from narthex_operator.services.live import LiveService
 from narthex_operator.services.logs import LogService
 from narthex_operator.services.retention import Retention
 from narthex_operator.services.runs import RunService
+from narthex_operator.services.verification import Verifier
+from narthex_operator.services.witness import Witness
 from narthex_operator.telemetry import build_registry
 from narthex_operator.webapp import create_app
 from narthex_panel import build as build_panel
@@ -52,13 +57,17 @@ from narthex_panel import render_error
 
 log = logging.getLogger(__name__)
 
-CATALOGUE: Final = Catalogue(actions=ACTIONS, queries=QUERIES)
+CATALOGUE: Final = Catalogue(actions=ACTIONS, queries=QUERIES, follows=FOLLOWS)
 # Behind a reverse proxy every browser has one address, and each open page one live stream.
-WEB_LIMITS: Final = Limits(connections=512, connections_per_peer=384)
+WEB_LIMITS: Final = Limits(
+    connections=512, connections_per_peer=384, upgrades=256, upgrades_per_peer=192
+)
 GATEWAY_LIMITS: Final = Limits(body_bytes=4 << 20, connections=1024, connections_per_peer=128)
 DRAIN_SECONDS: Final = 10.0
 _RECONCILE_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 15.0
+_WITNESS_SECONDS: Final = 60.0
+_VERIFY_SECONDS: Final = 86_400.0
 _CERTIFICATE_SECONDS: Final = 3600.0
 _RETENTION_SECONDS: Final = 86_400.0
 
@@ -84,6 +93,8 @@ class Parts:
     delivery: Delivery
     alerts: AlertService
     services: Services
+    witness: Witness
+    verifier: Verifier
     registry: CollectorRegistry
     durations: Histogram
 
@@ -124,6 +135,8 @@ class Parts:
             Job(name="reconcile", seconds=_RECONCILE_SECONDS, run=self.delivery.reconcile),
             Job(name="alerts", seconds=_POLL_SECONDS, run=self.alerts.poll),
             Job(name="checkpoint", seconds=_RECONCILE_SECONDS, run=self._checkpoint),
+            Job(name="node-audits", seconds=_WITNESS_SECONDS, run=self.witness.poll),
+            Job(name="verification", seconds=_VERIFY_SECONDS, run=self.verifier.run),
             Job(name="certificates", seconds=_CERTIFICATE_SECONDS, run=self._renew),
             Job(name="sessions", seconds=_CERTIFICATE_SECONDS,
                 run=self.core.accounts.forget_old_sessions),
@@ -209,6 +222,14 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         alertmanager=clients.alertmanager,
         prometheus=clients.prometheus,
     )
+    runs = RunService(
+        database=database,
+        nodes=core.nodes,
+        client=clients.nodes,
+        audit=audit,
+        delivery=delivery,
+        catalogue=CATALOGUE,
+    )
     services = Services(
         accounts=core.accounts,
         nodes=core.nodes,
@@ -218,20 +239,22 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
             scrape_seconds=config.scrape_interval_seconds,
             checks=_checks(core, clients, alerts),
         ),
-        runs=RunService(
-            database=database,
-            nodes=core.nodes,
-            client=clients.nodes,
-            audit=audit,
-            delivery=delivery,
-            catalogue=CATALOGUE,
-        ),
+        runs=runs,
+        asking=AskingService(database=database, client=clients.nodes, catalogue=CATALOGUE),
         audit=audit,
         alerts=alerts,
         logs=LogService(nodes=core.nodes, loki=clients.logs),
+        live=LiveService(
+            nodes=core.nodes, client=clients.nodes, runs=runs, audit=audit, catalogue=CATALOGUE
+        ),
     )
+    witness = Witness(database=database, audit=audit, nodes=clients.nodes)
+    verifier = Verifier(audit=audit, witness=witness)
     registry, durations = build_registry(
-        core.database, version=version, watchdog_at=lambda: alerts.watchdog_at
+        core.database,
+        version=version,
+        watchdog_at=lambda: alerts.watchdog_at,
+        verified=lambda: verifier.last,
     )
     return Parts(
         config=config,
@@ -241,6 +264,8 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         delivery=delivery,
         alerts=alerts,
         services=services,
+        witness=witness,
+        verifier=verifier,
         registry=registry,
         durations=durations,
     )
@@ -271,6 +296,7 @@ def running(config: OperatorConfig) -> Iterator[Parts]:
             build_gateway(
                 name_of=parts.core.nodes.name_of,
                 logs_url=config.logs_url,
+                ticket_keys=parts.core.signer.ticket_keys,
                 registry=parts.registry,
             ),
             config.gateway,

@@ -1,4 +1,4 @@
-"""``narthex operator``, ``signer``, ``node``, ``user`` and ``token``."""
+"""``narthex operator``, ``signer``, ``node``, ``user``, ``token`` and ``audit``."""
 
 import getpass
 import os
@@ -15,11 +15,15 @@ from typing_extensions import override
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.logfmt import LEVELS, Format, set_up
 from narthex_exporter.signals import Signals
-from narthex_exporter.transport.server import Limits, Listener, Server
+from narthex_exporter.transport.server import Listener, Server
+from narthex_operator.clients.node import NodeClient, operator_files
 from narthex_operator.config import OperatorConfig, load_operator_config
+from narthex_operator.errors import OperatorError
+from narthex_operator.security.signer_client import SignerClient
 from narthex_operator.services.access import Actor, Role, local_actor
 from narthex_operator.services.bootstrap import CoreServices, open_services
-from narthex_operator.signer.app import MAX_BODY_BYTES, SignerApp
+from narthex_operator.services.witness import Witness
+from narthex_operator.signer.app import LIMITS, SignerApp
 from narthex_operator.signer.keystore import open_key_store
 from narthex_operator.signer.ledger import Ledger
 from narthex_operator.signer.peers import listen_for
@@ -89,18 +93,16 @@ def operator(
     serve(config)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--state.dir",
     "state_dir",
-    required=True,
     type=click.Path(path_type=Path, file_okay=False),
     help="Where its keys and its audit are; made at the first start, closed to others.",
 )
 @click.option(
     "--socket",
     "socket_path",
-    required=True,
     type=click.Path(path_type=Path),
     help="The Unix socket to listen on.",
 )
@@ -109,16 +111,23 @@ def operator(
 )
 @click.option("--init", is_flag=True, help="Make the keys where there are none, then end.")
 @_log_options
+@click.pass_context
 def signer(
+    ctx: click.Context,
     *,
-    state_dir: Path,
-    socket_path: Path,
+    state_dir: Path | None,
+    socket_path: Path | None,
     allow_uid: tuple[int, ...],
     init: bool,
     log_level: str,
     log_format: Format,
 ) -> None:
     """Run the signer: the only holder of the CA key and the ticket keys."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if state_dir is None or socket_path is None:
+        missing = "--state.dir" if state_dir is None else "--socket"
+        raise click.UsageError(f"Missing option '{missing}'.")
     set_up(level=log_level, form=log_format, component="signer")
     store = open_key_store(state_dir)
     try:
@@ -127,14 +136,33 @@ def signer(
             return
         ledger = Ledger(state_dir / "audit.jsonl")
         sock = listen_for(socket_path, uids=frozenset(allow_uid))
-        limits = Limits(connections=64, body_bytes=MAX_BODY_BYTES)
         app = SignerApp(store=store, ledger=ledger)
-        with Server(app=app, listeners=[Listener(sock=sock)], limits=limits):
+        with Server(app=app, listeners=[Listener(sock=sock)], limits=LIMITS):
             _wait_for_signal()
         socket_path.unlink(missing_ok=True)
         ledger.close()
     finally:
         store.close()
+
+
+@signer.command("rotate")
+@click.option(
+    "--socket",
+    "socket_path",
+    type=click.Path(path_type=Path),
+    help="The running signer's socket; by default as in the operator's configuration.",
+)
+@click.option("--force", is_flag=True, help="Also where nodes may not know the next key yet.")
+@_config_option
+def signer_rotate(socket_path: Path | None, config_file: Path | None, *, force: bool) -> None:
+    """Let the next ticket key sign from now on, and publish a new next one.
+
+    Nodes know the next key already, so no request is lost; those that have been down since it
+    was published learn it when they are up again. Only root and the signer's own user may.
+    """
+    done = SignerClient(socket=socket_path or _load(config_file).signer_socket).rotate(force=force)
+    click.echo(f"rotated to version {done.version}: {done.current} signs, {done.next} is next")
+    click.echo(f"tickets by {done.retired} are refused as soon as nodes fetch the new keys")
 
 
 @click.group()
@@ -253,6 +281,75 @@ def token_create(name: str, role: str, ttl: timedelta, config_file: Path | None)
     """Make an API token and print it, this once."""
     with _services(config_file) as (services, actor):
         click.echo(services.accounts.create_token(actor, name=name, role=role, lifetime=ttl))
+
+
+@click.group()
+def audit() -> None:
+    """Prove the operator's ledger and the nodes' own audits."""
+
+
+@audit.command("verify")
+@_config_option
+@click.pass_context
+def audit_verify(ctx: click.Context, config_file: Path | None) -> None:
+    """Prove the whole ledger, its checkpoints, and every node's audit against it.
+
+    Ends with 1 where anything contradicts. A node that does not answer is named, and is no
+    contradiction; rows that a node no longer has, because its files rotate, are none either.
+    """
+    config = _load(config_file)
+    with _services(config_file) as (services, _):
+        told = [*_ledger_report(services), *_node_reports(services, config)]
+    for line, wrong in told:
+        click.echo(line, err=wrong)
+    if any(wrong for _, wrong in told):
+        ctx.exit(1)
+
+
+@audit.command("accept")
+@click.argument("node_name", metavar="NODE")
+@click.option("--reason", required=True, help="What was found; it goes into the ledger.")
+@_config_option
+def audit_accept(node_name: str, reason: str, config_file: Path | None) -> None:
+    """Settle what stands against a node's audit, once it has been looked into."""
+    config = _load(config_file)
+    with _services(config_file) as (services, actor):
+        count = _witness(services, config).accept(actor, node_name, reason=reason)
+    click.echo(f"settled for {node_name}: {count}")
+
+
+def _ledger_report(services: CoreServices) -> Iterator[tuple[str, bool]]:
+    found = services.audit.verify()
+    if found.intact:
+        yield f"ledger: {found.up_to} rows, intact, head {found.head[:16]}", False
+    else:
+        yield f"ledger: {found.problem}; rows up to {found.up_to} are proven", True
+
+
+def _node_reports(services: CoreServices, config: OperatorConfig) -> Iterator[tuple[str, bool]]:
+    witness = _witness(services, config)
+    for found in witness.present():
+        try:
+            walk = witness.check(found)
+        except OperatorError as error:
+            yield f"{found.name}: not asked: {error}", False
+            continue
+        gone = f" (rows before {walk.first} are gone by rotation)" if walk.first > 1 else ""
+        problems = witness.problems(found)
+        for kind, detail in problems:
+            yield f"{found.name}: {kind}: {detail}", True
+        if not problems:
+            yield f"{found.name}: {walk.rows} rows, intact{gone}", False
+
+
+def _witness(services: CoreServices, config: OperatorConfig) -> Witness:
+    client = NodeClient(
+        cluster=services.signer.ca().cluster,
+        tls=operator_files(config.pki_dir),
+        signer=services.signer,
+        audit_head=services.audit.head,
+    )
+    return Witness(database=services.database, audit=services.audit, nodes=client)
 
 
 @contextmanager

@@ -1,13 +1,14 @@
-"""Take log pushes from nodes over mutual TLS, so that no node can write as another.
+"""Take log pushes from nodes and give them the ticket keys, over mutual TLS.
 
-Loki has no authentication of its own. Here the node's certificate says who pushes, and its name
-replaces whatever the lines claim; then the push goes on to the log store.
+Loki has no authentication of its own, and no node may write as another. Here the node's
+certificate says who pushes, and its name replaces whatever the lines claim; then the push goes
+on to the log store.
 """
 
 import json
 import logging
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
@@ -18,8 +19,10 @@ from prometheus_client import Counter
 from prometheus_client.registry import CollectorRegistry
 from requests.adapters import HTTPAdapter
 
+from narthex_exporter.contract.ticketkeys import KEYS_PATH
 from narthex_exporter.transport.identity import Identity, Role
 from narthex_exporter.transport.server import PEER, WSGIApp
+from narthex_operator.errors import OperatorError
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,7 @@ MAX_BYTES: Final = 4 << 20
 CONNECTIONS: Final = 64
 TIMEOUT_SECONDS: Final = (3.05, 15.0)
 LABEL: Final = "node"
+_TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -45,6 +49,7 @@ class Gateway:
 
     name_of: Callable[[Identity], str | None]
     logs_url: str
+    ticket_keys: Callable[[], Mapping[str, Any]]
     registry: CollectorRegistry | None = None
     _session: requests.Session = field(init=False)
     _renamed: Counter = field(init=False)
@@ -76,13 +81,11 @@ class Gateway:
         except _RefusedError as error:
             self._refused.labels(str(error.status.value)).inc()
             status, headers, body = error.status, [], f"{error}\n".encode()
+        named = {name for name, _ in headers}
+        kind = [] if "Content-Type" in named else [_TEXT]
         start_response(
             f"{status.value} {status.phrase}",
-            [
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("Content-Length", str(len(body))),
-                *headers,
-            ],
+            [*kind, ("Content-Length", str(len(body))), *headers],
         )
         return [body]
 
@@ -91,12 +94,27 @@ class Gateway:
         # Asked at each request, not at each connection: a removed node is cut off at once.
         name = self.name_of(peer) if peer is not None and peer.role is Role.NODE else None
         if name is None:
-            raise _RefusedError(HTTPStatus.FORBIDDEN, "this certificate may not push logs")
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "this certificate is no present node's")
+        if environ["PATH_INFO"] == KEYS_PATH:
+            return self._keys(environ["REQUEST_METHOD"])
         if environ["PATH_INFO"] != PUSH_PATH:
-            raise _RefusedError(HTTPStatus.NOT_FOUND, "only log pushes are taken here")
+            raise _RefusedError(HTTPStatus.NOT_FOUND, "here are log pushes and ticket keys only")
         if environ["REQUEST_METHOD"] != "POST":
             raise _RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "push with POST")
         return self._forward(self._own(_parse(environ), name))
+
+    def _keys(self, method: str) -> tuple[HTTPStatus, list[tuple[str, str]], bytes]:
+        if method != "GET":
+            raise _RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "ask with GET")
+        try:
+            document = self.ticket_keys()
+        except OperatorError as error:
+            log.warning("keys.not-given", extra={"error": str(error)})
+            raise _RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "the signer does not answer"
+            ) from error
+        body = json.dumps(document).encode()
+        return HTTPStatus.OK, [("Content-Type", "application/json")], body
 
     def _own(self, push: dict[str, Any], name: str) -> bytes:
         """Put the node's name on every stream, and count those that claimed another."""
@@ -136,10 +154,11 @@ def build_gateway(
     *,
     name_of: Callable[[Identity], str | None],
     logs_url: str,
+    ticket_keys: Callable[[], Mapping[str, Any]],
     registry: CollectorRegistry | None = None,
 ) -> WSGIApp:
     """Build the application that the operator serves on its gateway port."""
-    return Gateway(name_of=name_of, logs_url=logs_url, registry=registry)
+    return Gateway(name_of=name_of, logs_url=logs_url, ticket_keys=ticket_keys, registry=registry)
 
 
 def _parse(environ: Environ) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from narthex_exporter.contract.headers import (
 from narthex_exporter.contract.wire import (
     Problem,
 )
+from narthex_exporter.transport.server import UPGRADE
 from narthex_operator.errors import (
     DeniedError,
     InvalidError,
@@ -127,6 +128,8 @@ class Pipeline:
         actor: Actor | None = g.actor
         if permission != PUBLIC and actor is None:
             raise NotSignedInError("you are not signed in", hint="sign in, or send a bearer token")
+        if UPGRADE in request.environ:
+            self._check_websocket_origin()
         if g.session is not None:
             self._check_origin()
             self._check_token(permission)
@@ -220,6 +223,11 @@ class Pipeline:
                 "the request does not come from this panel",
                 hint="programs send a bearer token instead of a cookie",
             )
+
+    def _check_websocket_origin(self) -> None:
+        """Let only our own pages open a WebSocket: browsers send cookies with any site's."""
+        if request.headers.getlist("Origin") != [self._own_origin()]:
+            raise DeniedError("the WebSocket does not come from this panel")
 
     def _own_origin(self) -> str:
         url = urlsplit(self.origin)

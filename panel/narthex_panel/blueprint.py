@@ -9,7 +9,7 @@ from flask_babel import get_locale
 
 from narthex_operator.services.access import Actor, requires
 from narthex_operator.services.interfaces import Services
-from narthex_panel import formats, i18n, text
+from narthex_panel import formats, forms, i18n, text
 from narthex_panel.assets import Assets
 from narthex_panel.live import Live
 from narthex_panel.page import Answer, Page, Route, Ui
@@ -66,6 +66,7 @@ def _install(app: Flask, assets: Assets, version: str) -> None:
         size=formats.size,
         translated=i18n.translated,
         utc=formats.utc,
+        written=forms.written,
     )
 
     def values() -> Mapping[str, Any]:

@@ -73,6 +73,12 @@ def blocked(ui: Ui, actor: ActorView, names: tuple[str, ...]) -> dict[str, str]:
     return {name: _blocked(ui, actor, name) for name in names}
 
 
+def followed(ui: Ui, actor: ActorView, name: str, params: dict[str, Any]) -> dict[str, Any] | None:
+    """Give the parameters of a live stream, where it can be had here by whoever asks."""
+    can = not actor.off_reason and actor.follows.get(name) == ""
+    return params if can and ui.session is not None and ui.may(f"query:{name}") else None
+
+
 def query_state(ui: Ui, ref: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
     """Ask a node, and give what a template needs to show the answer or why there is none."""
     actor = ui.services.runs.actor_of(ui.actor, ref)

@@ -1,4 +1,3 @@
-import signal
 import time
 from typing import Any
 
@@ -8,6 +7,8 @@ from tests.lab.conftest import Lab
 from narthex_exporter.contract.wire import new_run_id
 
 pytestmark = pytest.mark.systemd
+
+KILL = ("systemctl", "kill", "--kill-whom=main", "--signal=KILL")
 
 SLEEPER = """\
 [Unit]
@@ -162,8 +163,9 @@ def test_a_process_of_a_service_suggests_to_restart_the_service(lab: Lab, sleepe
     assert any(sleeper in note and "service.restart" in note for note in plan["notes"])
 
 
-def start_slowly(lab: Lab, name: str) -> str:
-    lab.machine.unit(name, "[Service]\nType=oneshot\nExecStart=/bin/sleep 300\n")
+def start_slowly(lab: Lab, name: str, *, write: bool = True) -> str:
+    if write:
+        lab.machine.unit(name, "[Service]\nType=oneshot\nExecStart=/bin/sleep 300\n")
     planned = lab.client.plan("service.start", unit=name).json()
     run_id = new_run_id()
     reply = lab.client.submit("service.start", plan=planned["digest"], run_id=run_id, unit=name)
@@ -183,16 +185,49 @@ def test_a_start_that_takes_long_can_be_cancelled(lab: Lab) -> None:
     lab.machine.run("systemctl", "stop", "lab-slow.service")
 
 
-def test_an_actor_killed_during_a_run_comes_back_and_tells_that_it_is_lost(lab: Lab) -> None:
-    run_id = start_slowly(lab, "lab-lost.service")
+def kill_actor(lab: Lab) -> None:
+    """Kill the actor, and wait until the next one is there."""
     pid = int(lab.machine.show("narthex-actor.service", "MainPID"))
-    lab.machine.run("kill", f"-{int(signal.SIGKILL)}", str(pid))
+    lab.machine.run(*KILL, "narthex-actor.service")
     # Until it is gone, its socket still takes connections, to no end.
     deadline = time.monotonic() + 10
-    while int(lab.machine.show("narthex-actor.service", "MainPID")) == pid:
+    while int(lab.machine.show("narthex-actor.service", "MainPID")) in {0, pid}:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    run = lab.client.get(run_id).json()
+
+
+def test_75_a_run_outlives_an_actor_that_is_killed_or_restarted(lab: Lab) -> None:
+    """SECURITY #75, for systemd's own work: the transient unit sees it through."""
+    lab.machine.unit(
+        "lab-long.service",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sleep 4\n",
+    )
+    run_id = start_slowly(lab, "lab-long.service", write=False)
+    kill_actor(lab)
+    assert lab.client.get(run_id).json()["state"] == "running"
+    lab.machine.run("systemctl", "restart", "narthex-actor.service")
+    run = lab.client.wait(run_id)
+    assert states(run) == ("succeeded", "active")
+    assert [step["output"] for step in run["steps"]] == ["job done"]
+    unit = f"narthex-job-{run_id}.service"
+    assert lab.machine.show(unit, "LoadState") == "not-found"
+
+
+def test_76_a_run_whose_job_is_killed_is_lost_and_tells_what_is(lab: Lab) -> None:
+    run_id = start_slowly(lab, "lab-lost.service")
+    unit = f"narthex-job-{run_id}.service"
+    lab.machine.run(*KILL, unit)
+    run = lab.client.wait(run_id)
     assert run["state"] == "lost"
     assert run["after"]["active_state"] == "activating"
     lab.machine.run("systemctl", "stop", "lab-lost.service")
+
+
+def test_92_an_actor_that_crashes_again_and_again_leaves_its_jobs_alone(lab: Lab) -> None:
+    run_id = start_slowly(lab, "lab-crash.service")
+    for _ in range(5):
+        kill_actor(lab)
+    assert lab.client.get(run_id).json()["state"] == "running"
+    assert lab.client.call("DELETE", f"/api/v1/runs/{run_id}", act="run", op=run_id).status == 202
+    assert lab.client.wait(run_id)["state"] == "cancelled"
+    lab.machine.run("systemctl", "stop", "lab-crash.service")

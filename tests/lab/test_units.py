@@ -30,7 +30,7 @@ def unit(lab: Lab) -> str:
 
 
 def succeeded(run: dict[str, Any]) -> dict[str, Any]:
-    assert run["state"] == "succeeded", run
+    assert run["state"] == "succeeded", (run["error"], run["steps"])
     return run
 
 
@@ -225,19 +225,25 @@ def test_what_owns_a_process_is_restarted(lab: Lab, unit: str) -> None:
 
 
 def test_a_unit_is_told_with_all_that_it_is(lab: Lab, unit: str) -> None:
-    text = f"{SLEEPER}Environment=API_TOKEN=hunter2 PLAIN=seen\n"
-    lab.machine.unit(unit, text.replace("[Service]", "ConditionPathExists=/no\n[Service]"))
+    lab.machine.unit(unit, f"{SLEEPER}Environment=API_TOKEN=hunter2 PLAIN=seen\n")
     lab.machine.run("systemctl", "restart", unit)
     found = lab.client.query("service.get", unit=unit).json()
     assert "hunter2" not in str(found)
     assert found["environment"] == ["API_TOKEN=***", "PLAIN=seen"]
-    # A condition is judged when the unit is started.
-    lab.machine.run("systemctl", "stop", unit)
-    lab.machine.run("systemctl", "start", unit)
-    again = lab.client.query("service.get", unit=unit).json()
-    assert {"name": "ConditionPathExists", "argument": "/no"} in again["unmet"]
     assert "sysinit.target" in found["relations"]["Requires"]
     assert found["commands"] == ["ExecStart: /bin/sleep infinity"]
+    assert [one["comm"] for one in found["processes"]] == ["sleep"]
+
+
+def test_a_condition_that_is_not_met_is_told(lab: Lab) -> None:
+    condition = "[Unit]\nConditionPathExists=/no\n[Service]\nExecStart=/bin/true\n"
+    lab.machine.unit("lab-never.service", condition)
+    # Who wants it keeps it loaded, with what became of its conditions.
+    lab.machine.unit("lab-wants.service", f"[Unit]\nWants=lab-never.service\n{SLEEPER}")
+    lab.machine.run("systemctl", "start", "lab-wants.service", "lab-never.service")
+    found = lab.client.query("service.get", unit="lab-never.service").json()
+    assert found["unmet"] == [{"name": "ConditionPathExists", "argument": "/no"}]
+    lab.machine.run("systemctl", "stop", "lab-wants.service")
 
 
 def test_units_of_every_type_are_listed_failed_ones_first(lab: Lab) -> None:

@@ -10,13 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from narthex_exporter.transport.server import Listener, Server
 from narthex_operator.db import Database, open_database
 from narthex_operator.security.signer_client import SignerClient
-from narthex_operator.signer.app import SignerApp
-from narthex_operator.signer.keystore import open_key_store
-from narthex_operator.signer.ledger import Ledger
-from narthex_operator.signer.peers import listen_for
+from signing import signing
 
 
 def _program(name: str) -> str | None:
@@ -102,11 +98,5 @@ def database(empty_database_url: str, request: pytest.FixtureRequest) -> Iterato
 @pytest.fixture
 def signer(tmp_path: Path) -> Iterator[SignerClient]:
     """A real signer on its socket, with keys of its own."""
-    store = open_key_store(tmp_path / "signer")
-    ledger = Ledger(tmp_path / "signer" / "audit.jsonl")
-    app = SignerApp(store=store, ledger=ledger)
-    sock = listen_for(tmp_path / "signer.sock")
-    with Server(app=app, listeners=[Listener(sock=sock)]):
-        yield SignerClient(socket=tmp_path / "signer.sock")
-    ledger.close()
-    store.close()
+    with signing(tmp_path) as one:
+        yield one

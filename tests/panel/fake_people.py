@@ -35,7 +35,9 @@ class FakeAccounts:
             raise NotSignedInError("the name or the password is wrong", hint="check both")
         return "session-token"
 
-    def session(self, token: str, *, address: str) -> tuple[Actor, SessionView]:
+    def session(
+        self, token: str, *, address: str, touch: bool = True
+    ) -> tuple[Actor, SessionView]:
         if token in self.world.ended_sessions or not token:
             raise NotSignedInError("the session has ended", hint="sign in again")
         view = SessionView(

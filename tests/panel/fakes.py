@@ -1,9 +1,10 @@
 """Services in memory, for page tests and for looking at pages without a product behind them."""
 
 from tests.panel.fake_fleet import FakeFleet
+from tests.panel.fake_live import FakeLive
 from tests.panel.fake_people import FakeAccounts, FakeNodes
 from tests.panel.fake_records import FakeAlerts, FakeAudit, FakeLogs
-from tests.panel.fake_runs import FakeRuns
+from tests.panel.fake_runs import FakeAsking, FakeRuns
 from tests.panel.world import World
 
 from narthex_operator.services.interfaces import Services
@@ -16,9 +17,11 @@ def services(world: World) -> Services:
         nodes=FakeNodes(world),
         fleet=FakeFleet(world),
         runs=FakeRuns(world),
+        asking=FakeAsking(world),
         audit=FakeAudit(world),
         alerts=FakeAlerts(world),
         logs=FakeLogs(world),
+        live=FakeLive(world),
     )
 
 

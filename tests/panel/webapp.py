@@ -10,11 +10,13 @@ from narthex_panel.live import Live
 __all__ = ["COOKIE", "make_app"]
 
 
-def make_app(services: Services, *, live: Live | None = None) -> Flask:
+def make_app(
+    services: Services, *, live: Live | None = None, origin: str = "https://localhost"
+) -> Flask:
     app = Flask("panel", static_folder=None, template_folder=None)
     Pipeline(
         accounts=services.accounts,
-        origin="https://localhost",
+        origin=origin,
         hosts=("localhost",),
         render_error=render_error,
     ).install(app)

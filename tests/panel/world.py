@@ -91,6 +91,13 @@ class World:
     submitted: list[dict[str, Any]] = field(default_factory=list)
     approved: set[str] = field(default_factory=set)
     ended_sessions: set[str] = field(default_factory=set)
+    follows: bool = False
+    """Whether the nodes tell anything live."""
+    told: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """What they tell, by stream; tests add to it."""
+    opened: list[dict[str, Any]] = field(default_factory=list)
+    """The parameters of each stream that was opened."""
+    listening: int = 0
     reads: int = 0
     cpu: float = 0.0
     """Added to each node's CPU, so that a test sees a change."""

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from narthex_exporter.actor.app import build as build_actor
-from narthex_exporter.actor.node import Config
+from narthex_exporter.actor.node import CATALOGUE, Config
 from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Node as Sources
+from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.durable import write_durably
 from narthex_exporter.selfmetrics import Requests
 from narthex_exporter.sources.filesystems import Filesystems
@@ -57,7 +58,7 @@ class RealNode:
         ca = self.signer.ca()
         pki = self.folder / "pki"
         pki.mkdir(mode=0o700, parents=True)
-        self.pki = TLSFiles(cert=pki / "node.pem", key=pki / "node.key", ca=pki / "ca.pem")
+        self.pki = self.files(self.folder)
         key = new_key()
         request = NodeCertificateRequest(csr=make_csr(key), node=self.id, generation=1)
         write_durably(self.pki.key, key_pem(key))
@@ -68,34 +69,39 @@ class RealNode:
         (self.folder / "tickets.json").write_text(json.dumps(self.signer.ticket_keys()))
         (self.folder / "policy.yaml").write_text(POLICY)
 
+    @staticmethod
+    def files(folder: Path) -> TLSFiles:
+        pki = folder / "pki"
+        return TLSFiles(cert=pki / "node.pem", key=pki / "node.key", ca=pki / "ca.pem")
+
     @property
     def socket(self) -> Path:
         return self.folder / "actor.sock"
 
     @contextlib.contextmanager
-    def actor(self) -> Iterator[None]:
+    def actor(self, catalogue: Catalogue = CATALOGUE) -> Iterator[None]:
         config = Config(
             node_dir=self.folder,
             state_dir=self.folder / "actor",
             socket=self.socket,
             policy_file=self.folder / "policy.yaml",
         )
-        with build_actor(config) as actor:
+        with build_actor(config, catalogue=catalogue) as actor:
             listener = Listener(sock=listen_unix(self.socket, mode=0o660))
             with Server(app=actor.wsgi, listeners=[listener], limits=LIMITS):
                 yield
         self.socket.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def front(self, app: WSGIApp | None = None) -> Iterator[None]:
+    def front(self, app: WSGIApp | None = None) -> Iterator[Server]:
         """Listen as the exporter does, or let another application answer in its place."""
         sock = listen_tcp("127.0.0.1", 0)
         self.address = f"127.0.0.1:{sock.getsockname()[1]}"
         listener = Listener(
             sock=sock, tls=ReloadingContext(self.pki), cluster=self.signer.ca().cluster
         )
-        with Server(app=app or self._exporter(), listeners=[listener], limits=LIMITS):
-            yield
+        with Server(app=app or self._exporter(), listeners=[listener], limits=LIMITS) as server:
+            yield server
 
     def _exporter(self) -> Web:
         sources = Sources(

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from narthex_exporter.actions import (
+    container,
     process,
     service,
     service_files,
@@ -11,7 +12,7 @@ from narthex_exporter.actions import (
 )
 from narthex_exporter.contract.spec import Action
 
-MODULES: Final = (process, service, service_files, service_timers, supervisor)
+MODULES: Final = (container, process, service, service_files, service_timers, supervisor)
 
 CATALOGUE: Final[dict[str, Action[Any]]] = {
     value.name: value

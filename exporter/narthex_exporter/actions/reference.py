@@ -1,9 +1,9 @@
-"""Write the reference of actions and queries from their declarations."""
+"""Write the reference of actions, queries and live streams from their declarations."""
 
 from typing import Any
 
-from narthex_exporter import actions, queries
-from narthex_exporter.contract.spec import Action, Query
+from narthex_exporter import actions, follows, queries
+from narthex_exporter.contract.spec import Action, Follow, Query
 
 
 def markdown() -> str:
@@ -16,6 +16,8 @@ def markdown() -> str:
         *(_action(one) for _, one in sorted(actions.CATALOGUE.items())),
         "## Queries",
         *(_query(one) for _, one in sorted(queries.CATALOGUE.items())),
+        "## Live streams",
+        *(_query(one) for _, one in sorted(follows.CATALOGUE.items())),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -43,7 +45,7 @@ def _action(one: Action[Any]) -> str:
     return "\n\n".join(part for part in (*text, _table(one.params.model_json_schema())) if part)
 
 
-def _query(one: Query[Any, Any]) -> str:
+def _query(one: Query[Any, Any] | Follow[Any, Any]) -> str:
     facts = [f"- permission: `{one.permission}`"]
     if one.needs:
         facts.append(f"- needs: {', '.join(sorted(one.needs))}")

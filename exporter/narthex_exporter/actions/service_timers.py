@@ -275,7 +275,8 @@ def _edit(params: RootTimerParams, facts: Facts) -> Planned:
         action="service.edit-timer-as-root" if old.ROOT else "service.edit-timer",
         params=old.model_dump(mode="json"),
     )
-    yield from changed
+    for step in changed:  # No `yield from`: a list takes no outcomes.
+        yield step
     yield DBusCall(service="systemd", method="Reload")
     yield DBusCall(service="systemd", method="RestartUnit", args=(params.unit, "replace"))
 

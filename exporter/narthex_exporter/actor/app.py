@@ -8,20 +8,23 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from narthex_exporter.actor.audit import Audit
-from narthex_exporter.actor.authority import Authority, load_authority
+from narthex_exporter.actor.authority import Authority, LiveAuthority
 from narthex_exporter.actor.engine import Engine
 from narthex_exporter.actor.jobs import Jobs
 from narthex_exporter.actor.node import CATALOGUE, Config, open_node
 from narthex_exporter.actor.nonces import Nonces
 from narthex_exporter.actor.peers import naming
 from narthex_exporter.actor.policy import OFF, load_policy
+from narthex_exporter.actor.status import Status
 from narthex_exporter.actor.store import RunStore
+from narthex_exporter.actor.tally import Tally
+from narthex_exporter.actor.terminal import Terminals
 from narthex_exporter.actor.throttle import Throttle
 from narthex_exporter.actor.web import Gate, build_app
 from narthex_exporter.contract.spec import Catalogue
@@ -40,10 +43,11 @@ class Actor:
     """A built actor: its application, and what can be reloaded or must be closed."""
 
     config: Config
-    authority: Authority
+    authority: LiveAuthority
     engine: Engine
     audit: Audit
     store: RunStore
+    tally: Tally
     wsgi: WSGIApp = field(init=False)
 
     def reload(self) -> None:
@@ -53,16 +57,14 @@ class Actor:
         except ConfigError as error:
             self.engine.policy = OFF
             log.error("policy.wrong", extra={"error": str(error), "mode": "off"})  # noqa: TRY400
-        try:
-            self.authority = load_authority(self.config.node_dir, self.config.state_dir)
-        except ConfigError as error:
-            log.error("keys.wrong", extra={"error": str(error)})  # noqa: TRY400
+        self.authority.reload()
         self.audit.append("actor.reloaded", policy=self.engine.policy.summary())
 
     def close(self) -> None:
         """Let runs finish for a while, then close the files."""
         self.engine.stop()
         self.audit.append("actor.stopped")
+        self.tally.save()
         self.store.close()
         self.audit.close()
 
@@ -72,13 +74,14 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
     """Build an actor for a while, failing closed. Raises NarthexError."""
     policy = load_policy(config.policy_file)
     make_state_dir(config.state_dir)
-    authority = load_authority(config.node_dir, config.state_dir)
+    authority = LiveAuthority(node_dir=config.node_dir, state_dir=config.state_dir)
     boot_id = Host().get().boot_id
     with contextlib.ExitStack() as opened:
         opened.enter_context(alone(config.state_dir))
         audit = Audit(config.state_dir / "audit.jsonl", boot_id=boot_id)
         opened.callback(audit.close)
         store = RunStore(config.runs_file)
+        authority.changed = _recording(audit)
         opened.callback(store.close)
         hands = open_node(config)
         engine = Engine(
@@ -99,23 +102,59 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
         )
         instance = secrets.token_hex(16)
         version = importlib.metadata.version("narthex")
+        tally = Tally(
+            path=config.state_dir / "sums.json",
+            cluster=authority.get().cluster,
+            node=authority.get().node,
+            actions=frozenset(catalogue.actions),
+        )
+        tally.catch_up(audit)
+        status = Status(path=config.status_file, engine=engine, tally=tally)
+        audit.written = _counting(tally, status)
         audit.append("actor.started", instance=instance, version=version, policy=policy.summary())
         engine.recover()
-        actor = Actor(config=config, authority=authority, engine=engine, audit=audit, store=store)
+        actor = Actor(
+            config=config,
+            authority=authority,
+            engine=engine,
+            audit=audit,
+            store=store,
+            tally=tally,
+        )
         actor.wsgi = build_app(
             engine,
             Gate(
-                authority=lambda: actor.authority,
+                authority=authority.get,
                 instance=instance,
                 boot_id=boot_id,
                 version=version,
                 nonces=Nonces(),
                 audit=audit,
                 refusals=Throttle(),
+                terminals=Terminals(
+                    engine=engine, sessions=hands.processes, sockets=config.engine_sockets
+                ),
             ),
         )
+        status.start()
+        opened.callback(status.stop)
         yield actor
         actor.close()
+
+
+def _counting(tally: Tally, status: Status) -> Callable[[dict[str, Any]], None]:
+    def written(row: dict[str, Any]) -> None:
+        tally.note(row)
+        status.changed()
+
+    return written
+
+
+def _recording(audit: Audit) -> Callable[[Authority], None]:
+    def changed(authority: Authority) -> None:
+        audit.append("keys.changed", version=authority.version, kids=sorted(authority.keys))
+
+    return changed
 
 
 @contextlib.contextmanager
@@ -138,7 +177,7 @@ def serve(config: Config, *, environment: Mapping[str, str] = os.environ) -> Non
         sock = naming(passed or listen_unix(config.socket, mode=0o660))
         server = Server(
             app=actor.wsgi,
-            listeners=[Listener(sock=sock)],
+            listeners=[Listener(sock=sock, lent=passed is not None)],
             limits=Limits(connections=128, connections_per_peer=128),
         )
         with server:

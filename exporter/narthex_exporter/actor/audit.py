@@ -3,25 +3,30 @@
 import contextlib
 import datetime as dt
 import errno
-import hashlib
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
+from narthex_exporter.contract.chain import GENESIS, row_hash
 from narthex_exporter.contract.errors import NarthexError
 
-GENESIS: Final = "0" * 64
 _FILE_BYTES: Final = 16 << 20
 _KEPT_FILES: Final = 8
+# From here on it is quicker to read than to halve.
+_NEAR_BYTES: Final = 32 * 1024
 
 
 class AuditError(NarthexError):
     """The record cannot be written, or contradicts itself."""
+
+
+class DamagedError(AuditError):
+    """The record holds what was never written to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,15 @@ class Head:
 
     seq: int
     hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some rows of a record. ``first`` is the oldest that is kept; 0 where there is none."""
+
+    head: Head
+    first: int
+    rows: tuple[dict[str, Any], ...]
 
 
 @dataclass(slots=True)
@@ -41,6 +55,8 @@ class Audit:
     file_bytes: int = _FILE_BYTES
     kept_files: int = _KEPT_FILES
     clock: Callable[[], float] = time.time
+    # Told of each row once it is on disk, in the order of the rows.
+    written: Callable[[dict[str, Any]], None] = lambda _row: None
     _head: Head = field(default=Head(seq=0, hash=GENESIS), init=False)
     _descriptor: int = field(default=-1, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -84,7 +100,21 @@ class Audit:
             line = json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n"
             _append(self._descriptor, line)
             self._head = Head(seq=row["seq"], hash=row["hash"])
+            self.written(row)
             return self._head
+
+    def after(self, seq: int, *, limit: int, most_bytes: int) -> "Part":
+        """Read rows on from one, as many as fit, one at least. Raises AuditError."""
+        with self._lock, _told(self.path), contextlib.ExitStack() as opened:
+            # Opened while nobody writes: a file that is put aside meanwhile is read all the same.
+            head = self._head
+            files = [opened.enter_context(path.open("rb")) for path in self._files()]
+            kept = opened.pop_all()
+        with kept, _told(self.path):
+            return _part(files, seq, head=head, limit=limit, most_bytes=most_bytes)
+
+    def _files(self) -> list[Path]:
+        return [*rotated(self.path), self.path]
 
     def _recover(self) -> Head:
         """Check what is there. A row cut short by a crash was never acted on: it goes."""
@@ -141,6 +171,71 @@ def verify_all(path: Path) -> Head | None:
     return head
 
 
+def _part(files: Sequence[BinaryIO], seq: int, *, head: Head, limit: int, most_bytes: int) -> Part:
+    starts = [(first, file) for file in files if (first := _seq_at(file, 0)) is not None]
+    found: list[dict[str, Any]] = []
+    size = 0
+    for index, (_, file) in enumerate(starts):
+        if index + 1 < len(starts) and starts[index + 1][0] <= seq + 1:
+            continue
+        for row, length in _rows_after(file, seq):
+            size += length
+            full = bool(found) and (len(found) >= limit or size > most_bytes)
+            # What is newer than the head may not be on disk yet.
+            if full or row["seq"] > head.seq:
+                return Part(head=head, first=starts[0][0], rows=tuple(found))
+            found.append(row)
+    return Part(head=head, first=starts[0][0] if starts else 0, rows=tuple(found))
+
+
+def _rows_after(file: BinaryIO, seq: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Give the rows behind row ``seq`` and their lengths, found by halving: a file has many."""
+    low, high = 0, os.fstat(file.fileno()).st_size
+    while high - low > _NEAR_BYTES:
+        middle = (low + high) // 2
+        found = _seq_at(file, middle)
+        if found is not None and found <= seq:
+            low = middle
+        else:
+            high = middle
+    file.seek(low)
+    if low:
+        file.readline()
+    for line in file:
+        if not line.endswith(b"\n"):
+            return  # being written just now
+        row = _row(line)
+        if row["seq"] > seq:
+            yield row, len(line)
+
+
+def _seq_at(file: BinaryIO, position: int) -> int | None:
+    """Tell the number of the first row that begins behind a position (at it, for 0)."""
+    file.seek(position)
+    if position:
+        file.readline()
+    line = file.readline()
+    if not line.endswith(b"\n"):
+        return None
+    found: int = _row(line)["seq"]
+    return found
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        numbered = isinstance(row["seq"], int)
+    except (ValueError, TypeError, KeyError):
+        numbered = False
+    if not numbered:
+        raise DamagedError(
+            "the audit record was changed: it holds a line that is no row",
+            hint="on the node, as root: narthex actor verify-audit",
+        )
+    found: dict[str, Any] = row
+    return found
+
+
 def rotated(path: Path) -> list[Path]:
     """List a record's full files, oldest first."""
     return sorted(path.parent.glob(f"{path.stem}-*.jsonl"))
@@ -157,14 +252,6 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise AuditError(f"{path} was changed: line {number} is no row")
             yield row
-
-
-def row_hash(row: dict[str, Any]) -> str:
-    """Hash a row without its own hash; ``prev`` in it binds it to the one before."""
-    body = {key: value for key, value in row.items() if key != "hash"}
-    return hashlib.sha256(
-        json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
 
 
 def _append(descriptor: int, line: bytes) -> None:

@@ -1,24 +1,25 @@
 """Know whose tickets count here: node, cluster and the CA-signed public keys."""
 
-import base64
-import json
+import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from narthex_exporter.actor.policy import check_mode
 from narthex_exporter.actor.runner import write_file
-from narthex_exporter.contract.wire import strict_json
-from narthex_exporter.errors import ConfigError
+from narthex_exporter.contract.ticketkeys import KeyDocument, KeysError, read_keys
+from narthex_exporter.errors import ConfigError, NarthexError
+
+log = logging.getLogger(__name__)
 
 ANCHOR: Final = "anchor.json"
 _FILE_BYTES: Final = 64 * 1024
@@ -31,26 +32,6 @@ class NodeFile(BaseModel):
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     cluster: str = Field(pattern=r"^[0-9a-f]{16}$")
-
-
-class KeyEntry(BaseModel):
-    """One public key for tickets."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    kid: str = Field(min_length=1, max_length=128)
-    key: str = Field(max_length=64)
-
-
-class KeyDocument(BaseModel):
-    """The public keys for tickets, as the CA signed them."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    version: int = Field(ge=1, strict=True)
-    cluster: str
-    keys: tuple[KeyEntry, ...] = Field(min_length=1, max_length=16)
-    signature: str
 
 
 class Anchor(BaseModel):
@@ -70,6 +51,7 @@ class Authority:
 
     node: str
     cluster: str
+    version: int
     keys: Mapping[str, Ed25519PublicKey]
 
 
@@ -97,10 +79,78 @@ def load_authority(node_dir: Path, state_dir: Path) -> Authority:
             keys_version=document.version,
         ),
     )
-    keys = {entry.kid: _public_key(entry, node_dir / "tickets.json") for entry in document.keys}
-    if len(keys) != len(document.keys):
-        raise ConfigError(f"{node_dir / 'tickets.json'} names one key id twice")
-    return Authority(node=node.id, cluster=node.cluster, keys=keys)
+    return Authority(
+        node=node.id,
+        cluster=node.cluster,
+        version=document.version,
+        keys=document.public_keys(),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveAuthority:
+    """The authority as its files say it now: a newer document of keys is taken as it comes.
+
+    The exporter, which fetches it, needs no right to signal us. One look a second at the file's
+    state is the most that requests cost; what is wrong or older keeps what was in use.
+    """
+
+    node_dir: Path
+    state_dir: Path
+    changed: Callable[[Authority], None] = lambda _authority: None
+    look_seconds: float = 1.0
+    clock: Callable[[], float] = time.monotonic
+    _present: Authority = field(init=False)
+    _stamp: tuple[int, int, int] = field(init=False)
+    _looked_at: float = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self._looked_at, self._stamp = self.clock(), self._state()
+        self._present = load_authority(self.node_dir, self.state_dir)
+
+    def get(self) -> Authority:
+        """Give the authority, read anew if the file of keys is not as it was. Never raises."""
+        with self._lock:
+            now = self.clock()
+            if now - self._looked_at >= self.look_seconds:
+                self._looked_at = now
+                stamp = self._state()
+                if stamp != self._stamp:
+                    self._stamp = stamp
+                    self._read()
+            return self._present
+
+    def reload(self) -> None:
+        """Read it anew in any case, as SIGHUP asks."""
+        with self._lock:
+            self._stamp = self._state()
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            fresh = load_authority(self.node_dir, self.state_dir)
+        except ConfigError as error:
+            log.error("keys.wrong", extra={"error": str(error)})  # noqa: TRY400 - in words
+            return
+        if fresh == self._present:
+            return
+        try:
+            # Written down before the first ticket by such a key can count.
+            self.changed(fresh)
+        except NarthexError as error:
+            log.error("keys.unrecorded", extra={"error": str(error)})  # noqa: TRY400 - in words
+            self._stamp = (0, 0, 0)
+            return
+        self._present = fresh
+        log.info("keys.changed", extra={"version": fresh.version, "kids": sorted(fresh.keys)})
+
+    def _state(self) -> tuple[int, int, int]:
+        try:
+            told = (self.node_dir / "tickets.json").stat()
+        except OSError:
+            return (0, 0, 0)
+        return (told.st_mtime_ns, told.st_size, told.st_ino)
 
 
 def _check_anchor(path: Path, found: Anchor) -> None:
@@ -140,43 +190,13 @@ def _load_ca(path: Path) -> x509.Certificate:
 
 
 def _load_keys(path: Path, ca: x509.Certificate, cluster: str) -> KeyDocument:
-    wrong = ConfigError(
-        f"{path} is not signed by this node's CA",
-        hint="let the exporter fetch it again, or enrol the node again: narthex join --force",
-    )
     try:
-        raw = strict_json(_read(path))
-        document = KeyDocument.model_validate(raw)
-        signature = _decode(document.signature)
-    except ValueError as error:  # pydantic's ValidationError is one
+        return read_keys(_read(path), ca=ca, cluster=cluster)
+    except KeysError as error:
         raise ConfigError(
-            f"{path} holds no usable ticket keys",
-            hint="enrol the node again: narthex join --force",
+            f"{path}: {error}",
+            hint="let the exporter fetch it again, or enrol the node again: narthex join --force",
         ) from error
-    key = ca.public_key()
-    signed = {name: value for name, value in raw.items() if name != "signature"}
-    text = json.dumps(signed, sort_keys=True, separators=(",", ":")).encode()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise wrong
-    try:
-        key.verify(signature, text, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature as error:
-        raise wrong from error
-    if document.cluster != cluster:
-        raise ConfigError(f"{path} is for cluster {document.cluster}, not {cluster}")
-    return document
-
-
-def _public_key(entry: KeyEntry, path: Path) -> Ed25519PublicKey:
-    try:
-        return Ed25519PublicKey.from_public_bytes(_decode(entry.key))
-    except ValueError as error:
-        raise ConfigError(f"{path}: the key {entry.kid!r} is not an Ed25519 key") from error
-
-
-def _decode(text: str) -> bytes:
-    padded = text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4)
-    return base64.b64decode(padded, altchars=b"-_", validate=True)
 
 
 def _spki_hash(ca: x509.Certificate) -> str:

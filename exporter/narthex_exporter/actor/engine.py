@@ -106,6 +106,12 @@ class Engine:
     _recent: dict[Danger, collections.deque[float]] = field(default_factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
 
+    @property
+    def under_way(self) -> int:
+        """How many runs are being carried out now."""
+        with self._changed:
+            return len(self._live)
+
     def unavailable(self, needs: frozenset[str]) -> str:
         """Say which need this node does not meet; empty when it meets all."""
         return next(filter(None, (self.needs[need]() for need in sorted(needs))), "")
@@ -373,6 +379,9 @@ class Engine:
                 params=run.params,
                 plan=plan.digest,
                 ph=claims.ph,
+                # Whose order it was, should this machine become another operator's.
+                iss=claims.iss,
+                aud=claims.aud,
                 reason=order.reason[:1000],
                 approvals=[one.model_dump() for one in claims.apr],
                 operator_head=claims.ah.model_dump() if claims.ah else None,

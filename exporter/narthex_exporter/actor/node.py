@@ -4,8 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from narthex_exporter import actions, queries
+from narthex_exporter import actions, follows, queries
 from narthex_exporter.actor.confirm import Confirmations
+from narthex_exporter.actor.execs import SOCKETS
 from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.supervisord import SupervisordCaller
@@ -21,7 +22,9 @@ from narthex_exporter.sources.supervisord import Supervisord
 from narthex_exporter.sources.systemd import Units
 from narthex_exporter.sources.terminals import Terminals
 
-CATALOGUE = Catalogue(actions=actions.CATALOGUE, queries=queries.CATALOGUE)
+CATALOGUE = Catalogue(
+    actions=actions.CATALOGUE, queries=queries.CATALOGUE, follows=follows.CATALOGUE
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +37,17 @@ class Config:
     policy_file: Path
     protected: tuple[int, ...] = ()
     program: tuple[str, ...] = PROGRAM
+    engine_sockets: tuple[Path, ...] = SOCKETS
 
     @property
     def runs_file(self) -> Path:
         """The journal of runs."""
         return self.state_dir / "runs.sqlite3"
+
+    @property
+    def status_file(self) -> Path:
+        """What the exporter reads: beside the socket, in a folder that is the actor's."""
+        return self.socket.with_suffix(".json")
 
     @property
     def jobs_dir(self) -> Path:
@@ -63,6 +72,7 @@ class Hands:
     """What reads the node, what changes it, and what starts programs that outlive us."""
 
     facts: NodeFacts
+    processes: Processes
     runner: Runner
     launcher: Launcher
     confirmations: Confirmations
@@ -80,7 +90,7 @@ def open_node(config: Config) -> Hands:
     launcher = launcher_for(runner, program=config.program)
     facts = NodeFacts(
         processes=processes,
-        units=Units(run=runner.read),
+        units=Units(run=runner.read, stream=runner.stream),
         host=Host(),
         sessions=Terminals(),
         sockets=Sockets(processes=processes),
@@ -94,4 +104,10 @@ def open_node(config: Config) -> Hands:
         launcher=launcher,
         arguments=config.arguments(),
     )
-    return Hands(facts=facts, runner=runner, launcher=launcher, confirmations=confirmations)
+    return Hands(
+        facts=facts,
+        processes=processes,
+        runner=runner,
+        launcher=launcher,
+        confirmations=confirmations,
+    )

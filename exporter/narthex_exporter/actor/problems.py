@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from narthex_exporter.actor.audit import AuditError
+from narthex_exporter.actor.audit import AuditError, DamagedError
 from narthex_exporter.actor.engine import (
     BusyError,
     ConflictError,
@@ -16,6 +16,7 @@ from narthex_exporter.actor.policy import PolicyError
 from narthex_exporter.contract.errors import NarthexError, RefusedError
 from narthex_exporter.contract.wire import FieldError, Problem
 from narthex_exporter.errors import UnavailableError
+from narthex_exporter.transport.websocket import HandshakeError
 
 
 class BodyError(NarthexError):
@@ -41,6 +42,7 @@ class InvalidError(NarthexError):
 # What each known error becomes: the problem's type and status. The first match counts.
 _PROBLEMS: Final[tuple[tuple[type[NarthexError], str, int], ...]] = (
     (BodyError, "body-invalid", 400),
+    (HandshakeError, "upgrade-required", 426),
     (PolicyError, "policy-refused", 403),
     (UnknownRunError, "unknown-run", 404),
     (InvalidError, "params-invalid", 422),
@@ -51,6 +53,7 @@ _PROBLEMS: Final[tuple[tuple[type[NarthexError], str, int], ...]] = (
     (BusyError, "resource-busy", 409),
     (RefusedError, "refused", 409),
     (RateError, "rate-limited", 429),
+    (DamagedError, "audit-damaged", 409),
     (AuditError, "unavailable", 503),
     (UnavailableError, "unavailable", 503),
 )

@@ -17,6 +17,7 @@ from typing import IO, Final, Protocol
 
 from narthex_exporter.actor.exits import how_it_ended
 from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.contract.facts import Waiting
 from narthex_exporter.contract.steps import (
     Confirm,
     DBusCall,
@@ -32,6 +33,7 @@ from narthex_exporter.contract.steps import (
     WriteFile,
 )
 from narthex_exporter.contract.wire import RunState
+from narthex_exporter.errors import UnavailableError
 from narthex_exporter.sources.text import clean_block
 
 _TICK_SECONDS: Final = 0.1
@@ -164,6 +166,32 @@ class Runner:
         except RunnerError as error:
             return Outcome(code=127, output=str(error))
 
+    def stream(self, step: RunProgram, stop: Waiting) -> Iterator[bytes]:
+        """Run a program that only reads, and give its output as it comes: ``b""`` while none does.
+
+        The program ends when nobody listens any more, or when the iterator is closed. Raises
+        UnavailableError where it ended by itself, badly.
+        """
+        with self._start(step) as (process, pipe):
+            try:
+                os.set_blocking(pipe.fileno(), False)
+                while not stop.readable(pipe.fileno(), _TICK_SECONDS):
+                    chunk = _some(pipe)
+                    if chunk == b"":
+                        with contextlib.suppress(subprocess.TimeoutExpired):
+                            process.wait(_GRACE_SECONDS)
+                        break
+                    yield chunk or b""
+                else:
+                    return
+            finally:
+                _end_group(process)
+        if process.returncode > 0:
+            raise UnavailableError(
+                f"{step.argv[0]} ended with status {process.returncode}",
+                hint=f"try it on the node: {step.describe()}",
+            )
+
     def resolve(self, name: str) -> Path:
         """Find a program in the fixed directories, and refuse one that others may write."""
         if not name or "/" in name:
@@ -211,46 +239,47 @@ class Runner:
         cancelled: threading.Event,
         progress: Progress,
     ) -> tuple[RunState, int, str, bool]:
-        path = self.resolve(step.argv[0])
         kept = HeadAndTail(self.kept_bytes)
-        with _input(step.stdin) as stdin:
-            process = self._started(path, step, stdin)
-        with process:
-            state = self._watch(process, kept, timeout_seconds, cancelled, progress)
+        with self._start(step) as (process, pipe):
+            telling = _Telling(kept, progress, self.clock)
+            state = self._watch(process, pipe, telling, timeout_seconds, cancelled)
             code = process.wait()
         if state is RunState.RUNNING:
             state = RunState.SUCCEEDED if code == 0 else RunState.FAILED
         return state, code, clean_block(kept.value()), kept.truncated
 
-    def _started(self, path: Path, step: RunProgram, stdin: int) -> subprocess.Popen[bytes]:
-        try:
-            return subprocess.Popen(  # noqa: S603 - a list, from a declared plan, no shell
-                [step.argv[0], *step.argv[1:]],
-                executable=path,
-                env=_ENVIRONMENT,
-                cwd="/",
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            raise RunnerError(f"cannot start {path}: {error}") from error
+    @contextlib.contextmanager
+    def _start(self, step: RunProgram) -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes]]]:
+        path = self.resolve(step.argv[0])
+        with _input(step.stdin) as stdin:
+            try:
+                process = subprocess.Popen(  # noqa: S603 - a list, from a declared plan, no shell
+                    [step.argv[0], *step.argv[1:]],
+                    executable=path,
+                    env=_ENVIRONMENT,
+                    cwd="/",
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:
+                raise RunnerError(f"cannot start {path}: {error}") from error
+        with process:
+            if process.stdout is None:  # it was asked for above
+                raise RunnerError(f"{path} has no output to read")
+            yield process, process.stdout
 
     def _watch(
         self,
         process: subprocess.Popen[bytes],
-        kept: "HeadAndTail",
+        pipe: IO[bytes],
+        telling: "_Telling",
         timeout_seconds: float,
         cancelled: threading.Event,
-        progress: Progress,
     ) -> RunState:
         """Read until the program ends; RUNNING then means that nobody stopped it."""
-        deadline = self.clock() + timeout_seconds
-        telling = _Telling(kept, progress, self.clock)
-        pipe = process.stdout
-        if pipe is None:
-            raise RunnerError("the program has no output to read")
+        deadline, kept = self.clock() + timeout_seconds, telling.kept
         os.set_blocking(pipe.fileno(), False)
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
@@ -480,6 +509,14 @@ def _drain(pipe: IO[bytes], kept: HeadAndTail) -> bool:
         if not chunk:
             return False
         kept.add(chunk)
+
+
+def _some(pipe: IO[bytes]) -> bytes | None:
+    """Read what is there: ``None`` where nothing is, ``b""`` at the end."""
+    try:
+        return os.read(pipe.fileno(), 65536)
+    except BlockingIOError:
+        return None
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -1,23 +1,30 @@
 """Answer the operator's requests: every route but one verifies a ticket first."""
 
 import hashlib
+import json
 import logging
 import re
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from flask import Flask, Response, g, request
 from pydantic import BaseModel, ValidationError
+from typing_extensions import override
 from werkzeug.exceptions import HTTPException
 
+from narthex_exporter.actions.container import ExecParams
 from narthex_exporter.actor.audit import Audit, AuditError
 from narthex_exporter.actor.authority import Authority
 from narthex_exporter.actor.engine import Engine, NotAvailableError, Order, RateError
 from narthex_exporter.actor.nonces import Nonces
 from narthex_exporter.actor.policy import PolicyError
 from narthex_exporter.actor.problems import BodyError, InvalidError, UnknownNameError, as_problem
+from narthex_exporter.actor.streams import Streams
+from narthex_exporter.actor.terminal import NAME as TERMINAL
+from narthex_exporter.actor.terminal import Terminals
 from narthex_exporter.actor.throttle import Throttle
 from narthex_exporter.contract import tickets
 from narthex_exporter.contract.errors import NarthexError, RefusedError, TicketError
@@ -27,9 +34,10 @@ from narthex_exporter.contract.headers import (
     PROBLEM_TYPE,
     TICKET_HEADER,
 )
-from narthex_exporter.contract.spec import Action, Query
-from narthex_exporter.contract.tickets import Claims
+from narthex_exporter.contract.spec import Action, Follow, Query
+from narthex_exporter.contract.tickets import AuditHead, Claims
 from narthex_exporter.contract.wire import (
+    MAX_AUDIT_ROWS,
     MAX_BODY_BYTES,
     AuditReply,
     FieldError,
@@ -39,10 +47,12 @@ from narthex_exporter.contract.wire import (
     QueryRequest,
     Run,
     RunRequest,
+    decode_params,
     describe_action,
     describe_query,
     strict_json,
 )
+from narthex_exporter.transport.websocket import WebSocket, accept, wanted
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +61,8 @@ RUN_ID: Final = re.compile(
 )
 _STALE: Final = frozenset({"instance", "nonce"})
 _JSON: Final = "application/json"
+# One row may be as large as a request; the operator reads at most 8 MiB.
+_AUDIT_BYTES: Final = 1 << 20
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -66,6 +78,7 @@ class Gate:
     nonces: Nonces
     audit: Audit
     refusals: Throttle
+    terminals: Terminals
 
 
 def build_app(engine: Engine, gate: Gate) -> Flask:
@@ -89,6 +102,8 @@ def build_app(engine: Engine, gate: Gate) -> Flask:
         ("/api/v1/runs/<run_id>", "DELETE", routes.cancel_run),
         ("/api/v1/runs/<run_id>/confirm", "POST", routes.confirm_run),
         ("/api/v1/audit", "GET", routes.audit_head),
+        ("/api/v1/follow/<name>", "GET", routes.follow),
+        ("/api/v1/terminal", "GET", routes.terminal),
     ):
         app.add_url_rule(rule, endpoint=view.__name__, view_func=view, methods=[method])
     return app
@@ -102,13 +117,39 @@ _ACTS: Final = {
     "cancel_run": "run",
     "confirm_run": "run",
     "audit_head": "audit",
+    "terminal": TERMINAL,
 }
+
+
+class _Conversation(Response):
+    """Answers by a WebSocket: ``talk`` has it to its end; ``gone`` is told where none begins."""
+
+    def __init__(
+        self, talk: Callable[[WebSocket], None], *, gone: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(status=101)
+        self.talk = talk
+        self.gone = gone
+
+    @override
+    def __call__(self, environ: Any, start_response: Any) -> Iterator[bytes]:
+        told = [(name, self.headers[name]) for name in (NONCE_HEADER, INSTANCE_HEADER)]
+        try:
+            socket = accept(environ, headers=told)
+        except BaseException:
+            self.gone()
+            raise
+        self.talk(socket)
+        return iter(())
 
 
 class _Routes:
     def __init__(self, engine: Engine, gate: Gate) -> None:
         self.engine = engine
         self.gate = gate
+        self._witnessed: AuditHead | None = None
+        self._lock = threading.Lock()
+        self.streams = Streams(engine=engine)
 
     def check_ticket(self) -> Response | None:
         """Let only what a ticket allows pass, paths that do not exist included."""
@@ -230,9 +271,52 @@ class _Routes:
     def confirm_run(self, run_id: str) -> Response:
         return _json(self.engine.confirm(run_id, claims=g.claims), status=202)
 
+    def follow(self, name: str) -> Response:
+        follow: Follow[Any, Any] | None = self.engine.catalogue.follows.get(name)
+        if follow is None:
+            raise UnknownNameError("follow", name)
+        params = _params(follow.params, _target_params())
+        self.streams.admit(follow)
+        stopping, user = wanted(request.environ).stopping, g.claims.sub
+        return _Conversation(
+            lambda socket: self.streams.tell(follow, params, socket, user=user, stopping=stopping)
+        )
+
+    def terminal(self) -> Response:
+        params = _params(ExecParams, _target_params())
+        claims: Claims = g.claims
+        terminals, stopping = self.gate.terminals, wanted(request.environ).stopping
+        container = terminals.admit(params)
+        with terminals.place(claims.sub) as place:
+            exec_ = terminals.open(container, params, claims)
+            return _Conversation(
+                place.keep(
+                    lambda socket: terminals.serve(exec_, params, socket, claims, stopping)
+                ),
+                gone=place.keep(lambda: terminals.abandon(exec_)),
+            )
+
     def audit_head(self) -> Response:
-        head = self.gate.audit.head
-        return _json(AuditReply(seq=head.seq, head=head.hash))
+        self._witness(g.claims.ah)
+        if "after" not in request.args:
+            head = self.gate.audit.head
+            return _json(AuditReply(seq=head.seq, head=head.hash))
+        part = self.gate.audit.after(
+            _number("after", most=1 << 53),
+            limit=_number("limit", most=MAX_AUDIT_ROWS, default=MAX_AUDIT_ROWS),
+            most_bytes=_AUDIT_BYTES,
+        )
+        # By the record's own writer: it takes text that is no Unicode, as rows may hold.
+        told = {"seq": part.head.seq, "head": part.head.hash, "first": part.first}
+        return Response(json.dumps({**told, "rows": part.rows}), mimetype=_JSON)
+
+    def _witness(self, head: AuditHead | None) -> None:
+        """Keep the head of the operator's ledger where the operator cannot change it."""
+        with self._lock:
+            if head is None or head == self._witnessed:
+                return
+            self.gate.audit.append("operator.witnessed", operator_head=head.model_dump())
+            self._witnessed = head
 
     def known_problem(self, error: NarthexError) -> Response:
         """Tell a known error as a problem; refusals to act are audited."""
@@ -281,6 +365,10 @@ class _Routes:
                 describe_query(query, unavailable=self._query_unavailable(query))
                 for _, query in sorted(engine.catalogue.queries.items())
             ),
+            follows=tuple(
+                describe_query(follow, unavailable=self._query_unavailable(follow))
+                for _, follow in sorted(engine.catalogue.follows.items())
+            ),
         )
 
     def _action_unavailable(self, action: Action[Any]) -> str:
@@ -290,7 +378,7 @@ class _Routes:
             return str(error)
         return self.engine.unavailable(action.needs)
 
-    def _query_unavailable(self, query: Query[Any, Any]) -> str:
+    def _query_unavailable(self, query: Query[Any, Any] | Follow[Any, Any]) -> str:
         try:
             self.engine.policy.judge_query()
         except PolicyError as error:
@@ -306,8 +394,30 @@ def _body(model: type[M], body: bytes) -> M:
     return _validated(model, document, prefix="")
 
 
-def _params(model: type[M], raw: dict[str, Any]) -> M:
+def _target_params() -> Any:
+    """Read the parameters in the request's target, which its ticket covers."""
+    given = request.args.getlist("params")
+    if not given:
+        return {}
+    if len(given) != 1:
+        raise BodyError("the parameters are given more than once")
+    try:
+        return decode_params(given[0])
+    except ValueError as error:
+        raise BodyError(f"the parameters are not base64url of JSON: {error}"[:300]) from error
+
+
+def _params(model: type[M], raw: Any) -> M:
     return _validated(model, raw, prefix="params.")
+
+
+def _number(name: str, *, most: int, default: int | None = None) -> int:
+    text = request.args.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isascii() or not text.isdigit() or int(text[:20]) > most:
+        raise InvalidError((FieldError(path=name, message=f"a whole number up to {most}"),))
+    return int(text)
 
 
 def _validated(model: type[M], raw: Any, *, prefix: str) -> M:

@@ -20,7 +20,7 @@ A name with `{…}` stands for as many metrics as the kernel has fields.
 Each collector is turned on or off with `--collector.<name>` or `--no-collector.<name>`,
 and asked for alone with `?collect[]=<name>`.
 """
-_EXPORTER: Final = (*selfmetrics.METRICS, renewal.RENEWALS)
+_EXPORTER: Final = (*selfmetrics.METRICS, *renewal.METRICS)
 
 
 def is_declared(name: str) -> bool:

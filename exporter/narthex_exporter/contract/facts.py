@@ -1,6 +1,6 @@
 """What plans and queries may know of a node: read-only, typed, pretended in tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -184,6 +184,30 @@ class ProgramFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JournalLine:
+    """One line of the journal: hostile text.
+
+    ``cursor`` is journald's name for its place, ``priority`` syslog's (0 emergency to 7 debug;
+    ``None`` where it has none), ``at_seconds`` Unix time.
+    """
+
+    cursor: str
+    at_seconds: float
+    priority: int | None
+    identifier: str
+    pid: int | None
+    text: str
+
+
+class Waiting(Protocol):
+    """How what never ends by itself waits; see ``contract.spec.Stop``."""
+
+    def readable(self, descriptor: int, seconds: float) -> bool:
+        """Wait until a descriptor may have something to read; True once nobody listens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostFact:
     """The machine and its system. ``boot_seconds`` is Unix time; text may be empty if unknown."""
 
@@ -351,6 +375,15 @@ class UnitFacts(Protocol):
 
     def calendar(self, expression: str, *, times: int) -> CalendarFact:
         """Ask systemd what a calendar expression means."""
+        ...
+
+    def follow(
+        self, name: str, *, lines: int, after: str, stop: Waiting
+    ) -> Iterator[JournalLine | None]:
+        """Tell each line that a unit logs: ``None`` where there is none at the moment.
+
+        Begins with the last ``lines``, or behind the cursor ``after``. Raises UnavailableError.
+        """
         ...
 
 

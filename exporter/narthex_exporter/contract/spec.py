@@ -4,9 +4,9 @@ import abc
 import enum
 import inspect
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -109,9 +109,27 @@ Plan = Callable[[P, Facts], Planned]
 Read = Callable[[Q, Facts], R]
 
 
+class Stop(Protocol):
+    """How what never ends by itself waits, and learns that it is over."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; True as soon as nobody listens any more."""
+        ...
+
+    def readable(self, descriptor: int, seconds: float) -> bool:
+        """Wait until a descriptor may have something to read; True once nobody listens."""
+        ...
+
+
+Tell = Callable[[Q, Facts, Stop], Iterator[R]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action(Generic[P]):
-    """One thing that a node can be asked to do."""
+    """One thing that a node can be asked to do.
+
+    ``live`` ones open a terminal: they have no run, and their plan refuses.
+    """
 
     name: str
     title: str
@@ -124,6 +142,7 @@ class Action(Generic[P]):
     root_equivalent: bool = False
     after: After | None = None
     settle_seconds: float = 0.0
+    live: bool = False
 
     @property
     def family(self) -> str:
@@ -175,12 +194,35 @@ class Query(Generic[Q, R]):
         return _first_line(self.read)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Follow(Generic[Q, R]):
+    """One thing that a node tells of for as long as somebody listens."""
+
+    name: str
+    title: str
+    params: type[Q]
+    result: type[R]
+    tell: Tell[Q, R]
+    needs: frozenset[str] = frozenset()
+
+    @property
+    def permission(self) -> str:
+        """The permission that a user must hold: to follow is to ask, again and again."""
+        return f"query:{self.name}"
+
+    @property
+    def summary(self) -> str:
+        """The first line of the generator's docstring."""
+        return _first_line(self.tell)
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Every action and query of this release, by exact name: names are data, never attributes."""
+    """All that this release can be asked, by exact name: names are data, never attributes."""
 
     actions: Mapping[str, Action[Any]] = field(default_factory=dict)
     queries: Mapping[str, Query[Any, Any]] = field(default_factory=dict)
+    follows: Mapping[str, Follow[Any, Any]] = field(default_factory=dict)
 
 
 def action(
@@ -194,6 +236,7 @@ def action(
     root_equivalent: bool = False,
     after: After | None = None,
     settle_seconds: float = 0.0,
+    live: bool = False,
 ) -> Callable[[Plan[P]], Action[P]]:
     """Turn a plan function into an Action; its docstring and first annotation are used.
 
@@ -214,6 +257,7 @@ def action(
             root_equivalent=root_equivalent,
             after=after,
             settle_seconds=settle_seconds,
+            live=live,
         )
 
     return declare
@@ -242,6 +286,31 @@ def query(
             needs=frozenset(needs or ()),
             timeout_seconds=timeout_seconds,
             sensitive=sensitive,
+        )
+
+    return declare
+
+
+def follow(
+    *, name: str, title: str, needs: set[str] | None = None
+) -> Callable[[Tell[Q, R]], Follow[Q, R]]:
+    """Turn a generator function into a Follow; its docstring and annotations are used.
+
+    It yields results until its third argument says that nobody listens, and lets go of what it
+    holds when it is closed.
+    """
+
+    def declare(tell: Tell[Q, R]) -> Follow[Q, R]:
+        told = get_args(inspect.signature(tell, eval_str=True).return_annotation)
+        if not told:
+            raise TypeError(f"{name} must be annotated to return an iterator of its results")
+        return Follow(
+            name=_checked(name, tell),
+            title=title,
+            params=_first_annotation(tell),
+            result=told[0],
+            tell=tell,
+            needs=frozenset(needs or ()),
         )
 
     return declare

@@ -3,6 +3,7 @@
 Within protocol 1 only additions are made: readers ignore fields that they do not know.
 """
 
+import base64
 import enum
 import hashlib
 import json
@@ -11,13 +12,16 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from narthex_exporter.contract.errors import NarthexError
-from narthex_exporter.contract.spec import Action, Danger, Query
+from narthex_exporter.contract.spec import Action, Danger, Follow, Query
 
 PROTOCOL: Final = 1
+MAX_AUDIT_ROWS: Final = 500
 MAX_BODY_BYTES: Final = 1 << 20
+# A ticket names the whole target, and signers sign targets of at most 1 KiB.
+MAX_PARAMS_CHARACTERS: Final = 900
 
 
 class Message(BaseModel):
@@ -94,6 +98,7 @@ class Manifest(Message):
     policy: dict[str, Any]
     actions: tuple[ActionManifest, ...]
     queries: tuple[QueryManifest, ...]
+    follows: tuple[QueryManifest, ...] = ()
 
 
 class PlannedStep(Message):
@@ -238,11 +243,40 @@ class Run(Message):
     finished_at: AwareDatetime | None = None
 
 
+class StreamMessage(Message):
+    """One text message of a live stream: a result of it, or why there will be no more."""
+
+    data: dict[str, Any] | None = None
+    problem: Problem | None = None
+
+
+class TerminalSize(Message):
+    """The one text message that a terminal takes: how large the screen is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: int = Field(ge=1, le=1000, strict=True)
+    rows: int = Field(ge=1, le=1000, strict=True)
+
+
 class AuditReply(Message):
     """The head of the node's audit chain: SHA-256 of its newest row, and how many there are."""
 
     seq: int
     head: str
+
+
+class AuditRows(Message):
+    """Rows of the node's audit chain as they stand there, on from one that was asked for.
+
+    ``first`` is the oldest row that the node still has (older ones go by rotation), 0 where it
+    has none; ``seq`` and ``head`` are its newest one's.
+    """
+
+    seq: int = Field(ge=0, lt=1 << 53)
+    head: str = Field(max_length=64)
+    first: int = Field(ge=0, lt=1 << 53)
+    rows: tuple[dict[str, Any], ...] = ()
 
 
 def describe_action(
@@ -266,8 +300,10 @@ def describe_action(
     )
 
 
-def describe_query(query: Query[Any, Any], *, unavailable: str = "") -> QueryManifest:
-    """Derive a query's manifest from its declaration."""
+def describe_query(
+    query: Query[Any, Any] | Follow[Any, Any], *, unavailable: str = ""
+) -> QueryManifest:
+    """Derive the manifest of a query, or of what can be followed, from its declaration."""
     return QueryManifest(
         name=query.name,
         title=query.title,
@@ -277,6 +313,20 @@ def describe_query(query: Query[Any, Any], *, unavailable: str = "") -> QueryMan
         available=not unavailable,
         unavailable_reason=unavailable,
     )
+
+
+def encode_params(params: dict[str, Any]) -> str:
+    """Write parameters for a query string: base64url of their JSON, without padding."""
+    text = json.dumps(params, sort_keys=True, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+
+
+def decode_params(text: str) -> Any:
+    """Read what ``encode_params`` wrote. Raises ValueError."""
+    if len(text) > MAX_PARAMS_CHARACTERS:
+        raise ValueError(f"at most {MAX_PARAMS_CHARACTERS} characters of parameters")
+    raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    return strict_json(raw)
 
 
 def plan_digest(action: str, resource: str, steps: list[dict[str, Any]]) -> str:

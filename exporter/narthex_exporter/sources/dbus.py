@@ -1,6 +1,7 @@
 """Call methods on the system bus, and wait for its signals."""
 
 import contextlib
+import os
 import socket
 import struct
 from collections import deque
@@ -23,6 +24,7 @@ SYSTEM_BUS: Final = Path("/run/dbus/system_bus_socket")
 # What jeepney raises for bytes that are no message.
 _NONSENSE: Final = (ValueError, LookupError, TypeError, struct.error)
 _MOST_BYTES: Final = 64 << 20
+_GREETING_BYTES: Final = 512
 _PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 
 
@@ -78,8 +80,6 @@ class _DirectConnection(_Connection):
         self._received = 0
         DBusConnectionBase.__init__(self, wire)
         self._filters = MessageFilters()
-        # sd-bus leaves message 1 unanswered there: on a bus that number is the hello's.
-        next(self.outgoing_serial)
 
 
 @dataclass(slots=True)
@@ -188,13 +188,13 @@ def connect_direct(path: Path, *, owner: int, timeout_seconds: float = 5.0) -> I
     Users own the folder that it stands in: it is used only if their own process listens there,
     lest a link should lead to another's.
     """
+    wire = socket.socket(socket.AF_UNIX)
     try:
-        wire = prep_socket(str(path), timeout=timeout_seconds)
-    except (OSError, AuthenticationError, *_NONSENSE) as error:
-        raise BusError(f"cannot reach {path}: {error}") from error
-    try:
-        _check_owner(wire, path, owner)
+        _greet(wire, path, owner, timeout_seconds)
         connection = _DirectConnection(wire, timeout_seconds=timeout_seconds)
+    except OSError as error:
+        wire.close()
+        raise BusError(f"cannot reach {path}: {error}") from error
     except BaseException:
         wire.close()
         raise
@@ -202,6 +202,28 @@ def connect_direct(path: Path, *, owner: int, timeout_seconds: float = 5.0) -> I
         yield Bus(connection, direct=True)
     finally:
         connection.close()
+
+
+def _greet(wire: socket.socket, path: Path, owner: int, timeout_seconds: float) -> None:
+    """Connect and authenticate, all said at once.
+
+    What came right behind a BEGIN of its own would be read with it, and answered only when more
+    comes: so sd-bus does it where it is the server.
+    """
+    wire.settimeout(timeout_seconds)
+    wire.connect(str(path))
+    _check_owner(wire, path, owner)
+    who = str(os.geteuid()).encode().hex()
+    wire.sendall(f"\0AUTH EXTERNAL {who}\r\nBEGIN\r\n".encode())
+    said = b""
+    while not said.endswith(b"\r\n") and len(said) < _GREETING_BYTES:
+        part = wire.recv(1)  # What follows is a message already.
+        if not part:
+            break
+        said += part
+    if not said.startswith(b"OK "):
+        raise BusError(f"what listens at {path} does not let us in: {said!r}")
+    wire.settimeout(None)
 
 
 def _check_owner(wire: socket.socket, path: Path, owner: int) -> None:

@@ -32,6 +32,7 @@ class Stat:
     comm: str
     state: str
     ppid: int
+    session: int
     flags: int
     cpu_ticks: int
     nice: int
@@ -49,6 +50,7 @@ def parse_stat(raw: bytes) -> Stat:
             comm=clean(raw[start + 1 : end], limit=64),
             state=fields[0].decode("ascii", "replace"),
             ppid=int(fields[1]),
+            session=int(fields[3]),
             flags=int(fields[6]),
             cpu_ticks=int(fields[11]) + int(fields[12]),
             nice=int(fields[16]),
@@ -143,6 +145,12 @@ class Processes:
         """Read a process's environment; ``None`` when it is gone. Raises UnavailableError."""
         found = processdetails.environment(self.proc, pid)
         return found if self.start_ticks(pid) == start_ticks else None
+
+    def session(self, leader: int) -> Sequence[Identity]:
+        """List the processes of a session, whose number is its first process's."""
+        return [
+            (pid, stat.start_ticks) for pid, stat in self._stats() if stat.session == leader > 1
+        ]
 
     def list(self) -> list[ProcessFact]:
         """List every process; waits 0.25 s where there is no earlier look to compare with."""

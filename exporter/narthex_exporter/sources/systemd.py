@@ -9,12 +9,15 @@ from typing import Any, Final
 
 from narthex_exporter.contract.facts import (
     CalendarFact,
+    JournalLine,
     UnitDetailFact,
     UnitFact,
     UnitFigures,
+    Waiting,
 )
 from narthex_exporter.contract.steps import Outcome, RunProgram
-from narthex_exporter.sources import unitchecks, unitdetails
+from narthex_exporter.errors import UnavailableError
+from narthex_exporter.sources import unitchecks, unitdetails, unitjournal
 from narthex_exporter.sources.dbus import (
     SYSTEM_BUS,
     Address,
@@ -56,10 +59,11 @@ _NO_SUCH_UNIT: Final = frozenset(
 class Units:
     """The systemd units of this node, or of one ``user``.
 
-    ``run`` starts journalctl and systemd-analyze, and is the actor's runner.
+    ``run`` and ``stream`` start journalctl and systemd-analyze, and are the actor's runner's.
     """
 
     run: Callable[[RunProgram], Outcome]
+    stream: Callable[[RunProgram, Waiting], Iterator[bytes]]
     bus_socket: Path = SYSTEM_BUS
     runtime: Path = Path("/run/systemd/system")
     users: Path = Path("/run/user")
@@ -195,6 +199,15 @@ class Units:
         path, uid = manager_socket(self.user, self.users)
         with connect_direct(path, owner=uid) as bus:
             yield bus
+
+    def follow(
+        self, name: str, *, lines: int, after: str, stop: Waiting
+    ) -> Iterator[JournalLine | None]:
+        """Tell each line that a unit logs, and ``None`` while there is none."""
+        if self.user:
+            raise UnavailableError("the journal of a user's unit cannot be followed")
+        argv = unitjournal.arguments(name, lines=lines, after=after)
+        return unitjournal.parse(self.stream(RunProgram(argv=argv), stop))
 
     def _own_properties(self, bus: Bus, path: str, name: str) -> dict[str, Any]:
         interface = _INTERFACES.get(name.rpartition(".")[2])

@@ -16,6 +16,8 @@ from urllib.parse import unquote_to_bytes
 import h11
 
 from narthex_exporter.transport.identity import Identity
+from narthex_exporter.transport.slots import Slots
+from narthex_exporter.transport.wires import Wire
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +25,14 @@ WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 # The environ key under which an application finds the verified Identity of its peer, or None.
 PEER: Final = "narthex.peer"
+# The user at the other end of a Unix socket, as the kernel knows it; None elsewhere.
+PEER_UID: Final = "narthex.peer-uid"
 # The same for the peer's certificate as DER, or None: for listeners with `foreign` peers.
 CERTIFICATE: Final = "narthex.peer_certificate"
+# The key under which it finds the Upgrade where the peer asks for a WebSocket, else nothing.
+UPGRADE: Final = "narthex.upgrade"
+# What concerns this connection alone; frameworks would route by it. See UPGRADE.
+_OF_THE_HOP: Final = frozenset({"connection", "upgrade"})
 _CHUNK: Final = 65536
 _DRAIN_SECONDS: Final = 1.0
 
@@ -41,13 +49,16 @@ class Limits:
     body_bytes: int = 1 << 20
     connections: int = 256
     connections_per_peer: int = 64
+    upgrades: int = 64
+    upgrades_per_peer: int = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Who is at the other end. ``address`` is empty for a Unix socket."""
+    """Who is at the other end. ``address`` is empty for a Unix socket, where ``uid`` is known."""
 
     address: str
+    uid: int | None = None
     identity: Identity | None = None
     certificate: bytes | None = None
 
@@ -71,6 +82,7 @@ class Connection:
         busy: set[socket.socket],
         stopping: threading.Event,
         prove: Callable[[], bool],
+        upgrades: Slots,
     ) -> None:
         self.app = app
         self.sock = sock
@@ -81,6 +93,7 @@ class Connection:
         self.busy = busy
         self.stopping = stopping
         self.prove = prove
+        self.upgrades = upgrades
         self.parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
 
     def serve(self) -> None:
@@ -147,7 +160,24 @@ class Connection:
         body = self._body(length)
         if body is None:
             return False
-        return self._run(request, headers, target, body)
+        environ = self._environ(request, headers, target, body)
+        upgrades = _asks_for_websocket(request.method, dict(headers))
+        return self._run_upgrade(environ) if upgrades else self._run(environ)
+
+    def _run_upgrade(self, environ: dict[str, Any]) -> bool:
+        """Let the application take the connection over, as far as there is room for that."""
+        if not self.upgrades.enter(self.peer.address):
+            return self._refuse(503, "too many streams are open here: try again later")
+        try:
+            environ[UPGRADE] = Upgrade(self._switch, self.stopping)
+            return self._run(environ)
+        finally:
+            self.upgrades.leave(self.peer.address)
+
+    def _switch(self, headers: list[tuple[str, str]]) -> Wire:
+        fixed = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
+        self._send(h11.InformationalResponse(status_code=101, headers=[*fixed, *headers]))
+        return Wire(self.sock, first=self.parser.trailing_data[0])
 
     def _body(self, length: int) -> bytes | None:
         deadline = self.clock() + max(self.limits.header_seconds, length / 65536)
@@ -163,17 +193,17 @@ class Connection:
             else:
                 return None
 
-    def _run(
-        self, request: h11.Request, headers: list[tuple[str, str]], target: str, body: bytes
-    ) -> bool:
-        environ = self._environ(request, headers, target, body)
-        reply = _Reply(self._send, head_only=request.method == b"HEAD")
+    def _run(self, environ: dict[str, Any]) -> bool:
+        target, upgrade = environ["RAW_URI"], environ.get(UPGRADE)
+        reply = _Reply(self._send, head_only=environ["REQUEST_METHOD"] == "HEAD")
         result: Iterable[bytes] = ()
         try:
             result = self.app(environ, reply.start)
             for chunk in result:
                 if chunk:
                     reply.write(chunk)
+            if upgrade is not None and upgrade.taken:
+                return False
             reply.end()
         except _GoneError as error:
             log.debug("request.cut", extra={"target": target, "error": str(error)})
@@ -185,7 +215,8 @@ class Connection:
         except Exception:
             # The one boundary of the server: an application's mistake costs its own request.
             log.exception("request.failed", extra={"target": target})
-            return not reply.sent and self._refuse(500, "internal error")
+            begun = reply.sent or (upgrade is not None and upgrade.taken)
+            return not begun and self._refuse(500, "internal error")
         finally:
             close = getattr(result, "close", None)
             if close is not None:
@@ -217,13 +248,16 @@ class Connection:
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
             PEER: self.peer.identity,
+            PEER_UID: self.peer.uid,
             CERTIFICATE: self.peer.certificate,
         }
         for name, value in headers:
             key = name.upper().replace("-", "_")
             if name in {"content-type", "content-length"}:
                 environ[key] = value
-            elif "_" not in name:  # `X_Y` and `X-Y` would be one key: only the latter is read
+            elif (
+                "_" not in name and name not in _OF_THE_HOP
+            ):  # `X_Y` and `X-Y` would be one key: only the latter is read
                 old = environ.get(f"HTTP_{key}")
                 joint = "; " if name == "cookie" else ", "
                 environ[f"HTTP_{key}"] = value if old is None else f"{old}{joint}{value}"
@@ -271,6 +305,35 @@ class Connection:
                 raise _GoneError(str(error)) from error
 
 
+class Upgrade:
+    """A request to speak WebSocket, which an application may grant by taking the connection.
+
+    ``stopping`` is set when the server stops: then end what is spoken, soon.
+    """
+
+    def __init__(
+        self, switch: Callable[[list[tuple[str, str]]], Wire], stopping: threading.Event
+    ) -> None:
+        self._switch = switch
+        self.stopping = stopping
+        self.taken = False
+
+    def take(self, headers: list[tuple[str, str]]) -> Wire:
+        """Answer 101 with ``headers``, and give the connection until the application returns."""
+        wire = self._switch(headers)
+        self.taken = True
+        return wire
+
+
+def _asks_for_websocket(method: bytes, headers: dict[str, str]) -> bool:
+    words = {word.strip().lower() for word in headers.get("connection", "").split(",")}
+    return (
+        method == b"GET"
+        and "upgrade" in words
+        and headers.get("upgrade", "").strip().lower() == "websocket"
+    )
+
+
 class _GoneError(Exception):
     """The peer does not read what we send."""
 
@@ -290,6 +353,8 @@ class _Reply:
         if exc_info and self.sent:
             raise exc_info[1].with_traceback(exc_info[2])
         code, _, reason = status.partition(" ")
+        if code == "101":  # it takes the connection over, and sends that itself: see Upgrade
+            return self.write
         self.response = h11.Response(
             status_code=int(code),
             reason=reason.encode("latin-1"),

@@ -8,9 +8,11 @@ handshake, for the headers and between requests, and connections are bounded in 
 
 import contextlib
 import logging
+import os
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import Counter
@@ -24,12 +26,16 @@ from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.transport.connection import (
     CERTIFICATE,
     PEER,
+    PEER_UID,
+    UPGRADE,
     Connection,
     Limits,
     Peer,
+    Upgrade,
     WSGIApp,
 )
 from narthex_exporter.transport.identity import PeerError, identify, issued_by
+from narthex_exporter.transport.slots import Slots
 from narthex_exporter.transport.tls import ContextSource
 
 log = logging.getLogger(__name__)
@@ -37,10 +43,13 @@ log = logging.getLogger(__name__)
 __all__ = [
     "CERTIFICATE",
     "PEER",
+    "PEER_UID",
+    "UPGRADE",
     "Limits",
     "ListenError",
     "Listener",
     "Server",
+    "Upgrade",
     "WSGIApp",
     "listen_tcp",
     "listen_unix",
@@ -48,6 +57,7 @@ __all__ = [
 
 # How long a connection that was cut may take to end.
 _END_SECONDS: Final = 1.0
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred
 
 
 class ListenError(NarthexError):
@@ -61,6 +71,7 @@ class Listener:
     Where ``tls`` asks for client certificates, each must name one identity, of ``cluster`` where
     that is given. With ``foreign`` the CA that lets peers in may be another's, and could write any
     name: a peer is somebody only if our own CA, in the file ``own_ca``, signed its certificate.
+    One that is ``lent`` by systemd outlives us: who connects between two of us waits in its queue.
     """
 
     sock: socket.socket
@@ -68,6 +79,7 @@ class Listener:
     cluster: str | None = None
     foreign: bool = False
     own_ca: Path | None = None
+    lent: bool = False
     scheme: str = "http"
 
 
@@ -135,9 +147,15 @@ class Server:
     # Those that have neither shown a certificate nor sent a request, the oldest first.
     _unproven: dict[_Guest, None] = field(default_factory=dict, init=False)
     _acceptors: list[threading.Thread] = field(default_factory=list, init=False)
+    _wakers: tuple[int, ...] = field(default=(), init=False)
+    _upgrades: Slots = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._upgrades = Slots(self.limits.upgrades, self.limits.upgrades_per_peer)
 
     def start(self) -> None:
         """Begin to accept, in threads of the server's own."""
+        self._wakers = os.pipe2(os.O_CLOEXEC)
         for listener in self.listeners:
             if listener.tls is not None:
                 listener.tls.get()  # a wrong certificate fails here, not at the first peer
@@ -150,10 +168,11 @@ class Server:
     def stop(self, *, drain_seconds: float = 5.0) -> None:
         """Close the listeners, let requests under way finish, then cut what is left."""
         self._stopping.set()
+        self._wake()
         for listener in self.listeners:
-            with contextlib.suppress(OSError):
-                listener.sock.shutdown(socket.SHUT_RDWR)
-            listener.sock.close()
+            if not listener.lent:
+                with contextlib.suppress(OSError):
+                    listener.sock.shutdown(socket.SHUT_RDWR)
         deadline = self.clock() + drain_seconds
         while self._busy and self.clock() < deadline:
             time.sleep(0.02)
@@ -162,6 +181,9 @@ class Server:
                 _cut(guest.sock)
         for thread in self._acceptors:
             thread.join(timeout=1.0)
+        for listener in self.listeners:
+            listener.sock.close()
+        self._close_wakers()
         deadline = self.clock() + _END_SECONDS
         while self.connections and self.clock() < deadline:
             time.sleep(0.01)
@@ -191,12 +213,33 @@ class Server:
             return len(self._unproven)
 
     @property
+    def upgrades(self) -> int:
+        """How many connections speak something else than HTTP, or just ask to."""
+        return self._upgrades.held
+
+    @property
     def alive(self) -> bool:
         """Tell whether every listener still accepts."""
         return bool(self._acceptors) and all(thread.is_alive() for thread in self._acceptors)
 
+    def _wake(self) -> None:
+        """Let every acceptor see that we stop."""
+        if self._wakers:
+            os.write(self._wakers[1], b"x")
+
+    def _close_wakers(self) -> None:
+        for descriptor in self._wakers:
+            os.close(descriptor)
+        self._wakers = ()
+
     def _accept(self, listener: Listener) -> None:
+        waiting = select.poll()
+        waiting.register(listener.sock.fileno(), select.POLLIN)
+        waiting.register(self._wakers[0], select.POLLIN)
         while not self._stopping.is_set():
+            waiting.poll()
+            if self._stopping.is_set():
+                return
             try:
                 sock, address = listener.sock.accept()
             except OSError:
@@ -285,6 +328,7 @@ class Server:
                 busy=self._busy,
                 stopping=self._stopping,
                 prove=lambda: self._prove(guest),
+                upgrades=self._upgrades,
             ).serve()
         except (OSError, PeerError) as error:
             log.debug("connection.ended", extra={"peer": guest.peer, "error": str(error)})
@@ -327,8 +371,16 @@ def _peer(listener: Listener, sock: socket.socket, address: str) -> Peer:
     if der is not None and listener.foreign and listener.own_ca is not None:
         ours = issued_by(der, listener.own_ca)
     identity = identify(der, cluster=listener.cluster) if der is not None and ours else None
-    own = "" if sock.family == socket.AF_UNIX else address
-    return Peer(address=own, identity=identity, certificate=der)
+    if sock.family == socket.AF_UNIX:
+        return Peer(address="", uid=_uid(sock))
+    return Peer(address=address, identity=identity, certificate=der)
+
+
+def _uid(sock: socket.socket) -> int:
+    """Tell which user connected, as the kernel noted it. See unix(7)."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _pid, uid, _gid = _CREDENTIALS.unpack(raw)
+    return int(uid)
 
 
 def _cut(sock: socket.socket) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.overriding import override
 
 
 class TLSFileError(NarthexError):
@@ -72,7 +73,7 @@ class ContextSource(Protocol):
 
 @dataclass(slots=True)
 class ReloadingContext:
-    """A server context that follows its files, so that renewal needs no restart.
+    """A server's context that follows its files, so that renewal needs no restart.
 
     A file that turns bad keeps the last good context: a half-written renewal must not close
     the port.
@@ -88,12 +89,15 @@ class ReloadingContext:
         stamp = self._stamps()
         if self._context is None or stamp != self._stamp:
             try:
-                self._context = server_context(self.files, minimum=self.minimum)
+                self._context = self._build()
                 self._stamp = stamp
             except TLSFileError:
                 if self._context is None:
                     raise
         return self._context
+
+    def _build(self) -> ssl.SSLContext:
+        return server_context(self.files, minimum=self.minimum)
 
     def _stamps(self) -> tuple[tuple[int, int], ...]:
         found = []
@@ -105,6 +109,15 @@ class ReloadingContext:
                 except OSError:
                     found.append((0, 0))
         return tuple(found)
+
+
+@dataclass(slots=True)
+class ReloadingClientContext(ReloadingContext):
+    """A client's context that follows its files: to build one costs more than a handshake."""
+
+    @override
+    def _build(self) -> ssl.SSLContext:
+        return client_context(self.files)
 
 
 def check_private(path: Path) -> None:

@@ -21,7 +21,7 @@ from narthex_operator.services.access import PUBLIC
 
 _REF: Final = "#/components/schemas/{model}"
 _VARIABLE: Final = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
-_GENERIC: Final = ("query", "plan", "submit")
+_GENERIC: Final = ("query", "ask", "plan", "submit")
 
 
 def document(routes: Iterable[Route], catalogue: Catalogue, *, version: str) -> dict[str, Any]:
@@ -73,6 +73,13 @@ def _concrete(routes: Iterable[Route], catalogue: Catalogue) -> Iterator[Route]:
             summary=query.summary,
             body=_with_params(found["query"], name, query.params),
             reply=query.result,
+        )
+        yield replace(
+            found["ask"],
+            name=f"ask_{_word(name)}",
+            rule=found["ask"].rule.replace("<name>", name),
+            summary=f"{query.title}: {found['ask'].summary}",
+            body=_with_params(found["ask"], name, query.params),
         )
     for name, action in catalogue.actions.items():
         for kind in ("plan", "submit"):

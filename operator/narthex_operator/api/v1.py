@@ -7,11 +7,13 @@ from flask import request
 from pydantic import AwareDatetime, Field
 
 from narthex_operator.api.routing import Ask, Input, Items, Output, Route
+from narthex_operator.services.targets import MAX_NODES
 from narthex_operator.services.views import (
     ActorView,
     AlertView,
     AuditRow,
     Chart,
+    FleetAnswer,
     FleetView,
     JoinView,
     LogLine,
@@ -48,6 +50,13 @@ class ChartQuery(Input):
 class ParamsBody(Input):
     """Parameters, as the query or action declares them."""
 
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class AskBody(Input):
+    """Whom to ask, by names or ids, and the query's parameters."""
+
+    nodes: tuple[Name, ...] = Field(min_length=1, max_length=MAX_NODES)
     params: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -188,6 +197,11 @@ def _query(ask: Ask) -> QueryResult:
     return _Any.model_validate(found)
 
 
+def _ask_nodes(ask: Ask) -> FleetAnswer:
+    body: AskBody = ask.body
+    return ask.services.asking.ask(ask.actor, ask.path["name"], body.params, body.nodes)
+
+
 class _Any(QueryResult, extra="allow"):
     """A result that was validated by its own declaration already."""
 
@@ -324,6 +338,9 @@ ROUTES: Final = (
     Route(name="query", method="POST", rule="/nodes/<node>/queries/<name>",
           permission="node:read", tag="queries", summary="Ask a node.", call=_query,
           body=ParamsBody, reply=QueryResult),
+    Route(name="ask", method="POST", rule="/queries/<name>", permission="node:read",
+          tag="queries", summary="Ask many nodes, and group equal answers.", call=_ask_nodes,
+          body=AskBody, reply=FleetAnswer),
     Route(name="plan", method="POST", rule="/nodes/<node>/actions/<name>/plans",
           permission="node:read", tag="actions", summary="Tell what an action would do.",
           call=_plan, body=ParamsBody, reply=PlanView),

@@ -1,22 +1,28 @@
-"""Make one HTTP exchange that is bounded in time and size and says whether it was sent.
+"""Make HTTP exchanges that are bounded in time and size and say whether anything was sent.
 
-Each exchange has a connection of its own, so that there is no doubt which request a cut
-connection belonged to. No proxy and no password is taken from the environment.
+A ``Line`` is one connection, for exchanges one after the other; ``exchange`` is a line for one.
+A request that may have left is never sent again here: only a line that the peer has hung up on
+already, seen before the first byte of a request, is replaced. No proxy and no password is taken
+from the environment.
 """
 
-import contextlib
 import http.client
+import io
+import select
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from types import TracebackType
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
+
+from typing_extensions import override
 
 from narthex_exporter.contract.errors import NarthexError
 
+REPLY_BYTES: Final = 8 << 20
 _CHUNK: Final = 65536
 
 
@@ -26,7 +32,7 @@ class Bounds:
 
     connect_seconds: float = 3.05
     total_seconds: float = 15.0
-    reply_bytes: int = 8 << 20
+    reply_bytes: int = REPLY_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,28 +81,148 @@ class ExchangeError(NarthexError):
         self.sent = sent
 
 
+class _Wire:
+    """A connected socket whose every wait fits into what is left of one deadline.
+
+    A socket's own timeout bounds one read, not the whole: who drips would never be late. What is
+    written is kept until ``flush``, so that a request leaves in one piece, or not at all.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.until = 0.0
+        self.sent = False
+        self._kept = bytearray()
+
+    def begin(self, until: float) -> None:
+        """Start another exchange, to be over by ``until`` (monotonic)."""
+        self.until, self.sent = until, False
+        self._kept.clear()
+
+    def sendall(self, data: bytes) -> None:
+        """Keep a piece of a request."""
+        self._kept += data
+
+    def flush(self) -> None:
+        """Send what was kept."""
+        left = memoryview(bytes(self._kept))
+        self._kept.clear()
+        while left:
+            self.hurry()
+            self.sent = True
+            left = left[self.sock.send(left) :]
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Give a reader for one reply; to close it leaves the connection open."""
+        return io.BufferedReader(_Reads(self))
+
+    def idle(self) -> bool:
+        """Tell whether it could carry a request: open, and nothing left over on it."""
+        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            return False
+        wait = select.poll()
+        wait.register(self.sock, select.POLLIN)
+        return not wait.poll(0)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.sock.close()
+
+    def hurry(self) -> None:
+        """Let the next wait be no longer than what is left. Raises TimeoutError."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.sock.settimeout(left)
+
+
+class _Reads(io.RawIOBase):
+    """The reading side of a wire."""
+
+    def __init__(self, wire: _Wire) -> None:
+        self.wire = wire
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Any) -> int:
+        self.wire.hurry()
+        return self.wire.sock.recv_into(buffer)
+
+
 @dataclass(slots=True)
-class _Deadline:
-    """Cuts a socket when the time is over: a timeout alone bounds one read, not the whole."""
+class Line:
+    """One connection to an endpoint, made when it is first needed.
 
-    seconds: float
-    passed: bool = field(default=False, init=False)
-    _timer: threading.Timer | None = field(default=None, init=False)
+    An exchange that fails hangs up; after it the line can be used again, anew.
+    """
 
-    def guard(self, sock: socket.socket) -> None:
-        self._timer = threading.Timer(self.seconds, self._cut, (sock,))
-        self._timer.daemon = True
-        self._timer.start()
+    endpoint: Endpoint
+    _wire: _Wire | None = field(default=None, init=False)
 
-    def _cut(self, sock: socket.socket) -> None:
-        self.passed = True
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+    def exchange(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        bounds: Bounds | None = None,
+        fresh: bool = False,
+    ) -> Reply:
+        """Send one request and read its reply. Raises ExchangeError.
 
-    def lift(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer.join()
+        With ``fresh`` it goes over a connection that has carried nothing before.
+        """
+        limits = bounds or Bounds()
+        until = time.monotonic() + limits.total_seconds
+        wire = self._wire
+        if wire is None or fresh or not wire.idle():
+            self.close()
+            wire = self._wire = _Wire(connect(self.endpoint, limits))
+        wire.begin(until)
+        try:
+            connection = http.client.HTTPConnection(self.endpoint.host, self.endpoint.port)
+            connection.sock = wire
+            whole = self.endpoint.prefix + target
+            connection.request(method, whole, body=body, headers={**(headers or {})})
+            wire.flush()
+            return self._receive(wire, method, limits)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            why = _late(limits) if isinstance(error, TimeoutError) else explained(error)
+            raise ExchangeError(why, sent=wire.sent) from error
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _receive(self, wire: _Wire, method: str, limits: Bounds) -> Reply:
+        with http.client.HTTPResponse(wire, method=method) as response:  # type: ignore[arg-type] # it asks for makefile alone
+            response.begin()
+            data = read_bounded(response, limits.reply_bytes)
+            if response.will_close:
+                self.close()
+            return Reply(
+                status=response.status,
+                headers={name.lower(): value for name, value in response.getheaders()},
+                body=data,
+            )
 
 
 def exchange(
@@ -108,71 +234,42 @@ def exchange(
     body: bytes | None = None,
     bounds: Bounds | None = None,
 ) -> Reply:
-    """Send one request and read its reply. Raises ExchangeError."""
-    limits = bounds or Bounds()
-    began = time.monotonic()
-    sock = _connect(endpoint, limits)
-    deadline = _Deadline(max(0.05, limits.total_seconds - (time.monotonic() - began)))
-    deadline.guard(sock)
-    connection = http.client.HTTPConnection(endpoint.host, endpoint.port)
-    connection.sock = sock
-    try:
-        connection.request(
-            method, endpoint.prefix + target, body=body, headers={**(headers or {})}
-        )
-        with connection.getresponse() as response:
-            data = _read(response, limits.reply_bytes)
-            if deadline.passed:
-                # Where headers are cut, http.client takes the end for theirs.
-                raise TimeoutError
-            return Reply(
-                status=response.status,
-                headers={name.lower(): value for name, value in response.getheaders()},
-                body=data,
-            )
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        # The socket's own timeout is the whole bound too, and on a busy machine may come first.
-        late = deadline.passed or isinstance(error, TimeoutError)
-        why = _late(limits) if late else _explained(error)
-        raise ExchangeError(why, sent=True) from error
-    finally:
-        deadline.lift()
-        connection.close()
-        sock.close()
+    """Send one request over a connection of its own and read its reply. Raises ExchangeError."""
+    with Line(endpoint) as line:
+        return line.exchange(method, target, headers=headers, body=body, bounds=bounds)
 
 
-def _connect(endpoint: Endpoint, limits: Bounds) -> socket.socket:
+def connect(endpoint: Endpoint, limits: Bounds) -> socket.socket:
     """Connect and shake hands: up to here nothing of the request has left."""
     seconds = min(limits.connect_seconds, limits.total_seconds)
     try:
         raw = socket.create_connection((endpoint.host, endpoint.port), timeout=seconds)
     except OSError as error:
-        raise ExchangeError(_explained(error), sent=False) from error
+        raise ExchangeError(explained(error), sent=False) from error
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if endpoint.tls is None:
-        raw.settimeout(limits.total_seconds)
         return raw
-    deadline = _Deadline(seconds)
-    deadline.guard(raw)
     try:
         sock = endpoint.tls().wrap_socket(
             raw, server_hostname=endpoint.server_name, do_handshake_on_connect=False
         )
         try:
+            # The timeout bounds a handshake as a whole, however the peer drips.
             sock.do_handshake()
         except OSError:
             sock.close()
             raise
+    except TimeoutError as error:
+        raw.close()
+        raise ExchangeError("the TLS handshake took too long", sent=False) from error
     except (OSError, NarthexError) as error:
         raw.close()
-        why = "the TLS handshake took too long" if deadline.passed else _explained(error)
-        raise ExchangeError(why, sent=False) from error
-    finally:
-        deadline.lift()
-    sock.settimeout(limits.total_seconds)
+        raise ExchangeError(explained(error), sent=False) from error
     return sock
 
 
-def _read(response: http.client.HTTPResponse, most: int) -> bytes:
+def read_bounded(response: http.client.HTTPResponse, most: int) -> bytes:
+    """Read a body that is not longer than ``most``. Raises ValueError where it is."""
     chunks, size = [], 0
     while chunk := response.read1(_CHUNK):
         size += len(chunk)
@@ -199,7 +296,7 @@ _CAUSES: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 
-def _explained(error: Exception) -> str:
+def explained(error: Exception) -> str:
     """Give a short cause in words, without what a peer could have put there."""
     for kind, words in _CAUSES:
         if isinstance(error, kind):

@@ -336,7 +336,8 @@ class Stack:
             f"exporter@{name}",
             ["exporter", "--web.listen-address", f"{self._node_address()}:{port}",
              "--state.dir", node.path, "--actor.socket", node.socket,
-             "--collector.policy.file", node.policy, *logs],
+             "--collector.policy.file", node.policy,
+             "--collector.actor.file", node.socket.with_suffix(".json"), *logs],
             lambda: probe.amiss("/-/ready"),
         )  # fmt: skip
         self._add(

@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -14,6 +15,7 @@ from typing_extensions import override
 from narthex_exporter.contract.tickets import Claims
 from narthex_operator.errors import LimitedError, OperatorError, UnreachableError
 from narthex_operator.signer.messages import (
+    MAX_TICKETS,
     CAReply,
     CertificateReply,
     CheckpointReply,
@@ -21,13 +23,19 @@ from narthex_operator.signer.messages import (
     ErrorReply,
     NodeCertificateRequest,
     RoleCertificateRequest,
+    RotationReply,
+    RotationRequest,
     TicketKeys,
     TicketReply,
     TicketRequest,
+    TicketsReply,
+    TicketsRequest,
 )
 
 _TIMEOUT_SECONDS: Final = 5.0
-_MAX_REPLY: Final = 256 * 1024
+_BATCH_SECONDS: Final = 15.0
+# A batch of tickets that say as much as they may, each escaped and encoded.
+_MAX_REPLY: Final = MAX_TICKETS << 14
 _TOO_MANY: Final = 429
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -41,15 +49,15 @@ class SignerRefusedError(OperatorError):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("signer", timeout=_TIMEOUT_SECONDS)
+    def __init__(self, path: Path, seconds: float) -> None:
+        super().__init__("signer", timeout=seconds)
         self.path = path
 
     @override
     def connect(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(_TIMEOUT_SECONDS)
+            sock.settimeout(self.timeout)
             sock.connect(str(self.path))
         except OSError:
             sock.close()
@@ -77,6 +85,11 @@ class SignerClient:
         document: TicketKeys = self._json("GET", "/v1/ticket-keys", None)
         return document
 
+    def rotate(self, *, force: bool = False) -> RotationReply:
+        """Have the next ticket key come into use; for root and the signer's own user."""
+        request = RotationRequest(force=force)
+        return self._call("POST", "/v1/ticket-keys/rotate", request, RotationReply)
+
     def node_certificate(self, request: NodeCertificateRequest) -> str:
         """Have a node's certificate signed; PEM."""
         return self._call("POST", "/v1/certificates/node", request, CertificateReply).certificate
@@ -89,19 +102,43 @@ class SignerClient:
         """Have a ticket signed. Raises LimitedError when its subject asks too often."""
         return self._call("POST", "/v1/tickets", TicketRequest(claims=claims), TicketReply).ticket
 
+    def tickets(self, claims: Sequence[Claims]) -> tuple[str, ...]:
+        """Have up to MAX_TICKETS of one subject signed, all or none, in the order of claims."""
+        request = TicketsRequest(claims=tuple(claims))
+        signed = self._call(
+            "POST", "/v1/tickets/batch", request, TicketsReply, seconds=_BATCH_SECONDS
+        ).tickets
+        if len(signed) != len(request.claims):
+            raise self._unreachable("it signs another number of tickets than it was asked for")
+        return signed
+
     def checkpoint(self, request: CheckpointRequest) -> str:
         """Have the audit's newest row witnessed; a base64url signature."""
         return self._call("POST", "/v1/checkpoints", request, CheckpointReply).signature
 
-    def _call(self, method: str, path: str, request: BaseModel | None, kind: type[Reply]) -> Reply:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        request: BaseModel | None,
+        kind: type[Reply],
+        *,
+        seconds: float = _TIMEOUT_SECONDS,
+    ) -> Reply:
         try:
-            return kind.model_validate(self._json(method, path, request))
+            return kind.model_validate(self._json(method, path, request, seconds))
         except ValidationError as error:
             raise self._unreachable("its answer is not one of ours") from error
 
-    def _json(self, method: str, path: str, request: BaseModel | None) -> Any:
+    def _json(
+        self,
+        method: str,
+        path: str,
+        request: BaseModel | None,
+        seconds: float = _TIMEOUT_SECONDS,
+    ) -> Any:
         body = None if request is None else request.model_dump_json().encode()
-        connection = _UnixConnection(self.socket)
+        connection = _UnixConnection(self.socket, seconds)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"})
             reply = connection.getresponse()

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
+from narthex_exporter.transport.websocket import WebSocket
 from narthex_operator.services.access import Actor
 from narthex_operator.services.views import (
     ActorView,
     AlertsView,
     AuditPage,
     Chart,
+    FleetAnswer,
     FleetView,
     JoinView,
+    LivePermit,
     LogPage,
     LogSearch,
     NodeView,
@@ -36,8 +39,10 @@ class Accounts(Protocol):
         """Return a new session's token. Raises NotSignedInError or LimitedError."""
         ...
 
-    def session(self, token: str, *, address: str) -> tuple[Actor, SessionView]:
-        """Look a session up. Raises NotSignedInError."""
+    def session(
+        self, token: str, *, address: str, touch: bool = True
+    ) -> tuple[Actor, SessionView]:
+        """Look a session up; without ``touch`` it grows idle. Raises NotSignedInError."""
         ...
 
     def sign_out(self, token: str) -> None:
@@ -170,6 +175,20 @@ class Runs(Protocol):
         ...
 
 
+class Asking(Protocol):
+    """Queries to many nodes at once."""
+
+    def ask(
+        self, actor: Actor, name: str, params: Mapping[str, Any], refs: Sequence[str]
+    ) -> FleetAnswer:
+        """Ask nodes, by names or ids (``query:<name>``), and group equal answers.
+
+        An empty list, or one node in it that is unknown, named twice or may not be acted on,
+        refuses the whole before anybody is asked.
+        """
+        ...
+
+
 class Audit(Protocol):
     """The operator's ledger."""
 
@@ -184,6 +203,33 @@ class Audit(Protocol):
         run: str = "",
     ) -> AuditPage:
         """Show rows, newest first (``audit:read``)."""
+        ...
+
+
+class Live(Protocol):
+    """What nodes tell live, and terminals on them."""
+
+    def ticket(self, actor: Actor, ref: str, name: str, params: Mapping[str, Any]) -> str:
+        """Let a session open one stream, once, within 30 s (``query:<name>``, ``action:<name>``).
+
+        Raises DeniedError, InvalidError, NotFoundError, and ConflictError where the node cannot.
+        """
+        ...
+
+    def redeem(self, actor: Actor, ticket: str) -> LivePermit:
+        """Spend a ticket. Raises DeniedError where it is not this session's, is spent or late."""
+        ...
+
+    def check(self, actor: Actor, permit: LivePermit) -> None:
+        """Look again whether it may be. Raises DeniedError or ConflictError."""
+        ...
+
+    def open(self, actor: Actor, permit: LivePermit) -> WebSocket:
+        """Open the stream at its node; a terminal's row is in the ledger before."""
+        ...
+
+    def ended(self, actor: Actor, permit: LivePermit, *, seconds: float, why: str) -> None:
+        """Write down that a terminal has ended."""
         ...
 
 
@@ -233,6 +279,8 @@ class Services:
     nodes: Nodes
     fleet: Fleet
     runs: Runs
+    asking: Asking
     audit: Audit
     alerts: Alerts
     logs: Logs
+    live: Live

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from narthex_exporter.contract.spec import Action, Catalogue, Danger, Query
+from narthex_exporter.contract.spec import Action, Catalogue, Danger, Follow, Query
 from narthex_exporter.contract.wire import (
     ActionManifest,
     FieldError,
@@ -73,7 +73,7 @@ class RunService:
         """Tell what can be done on a node."""
         node = self.nodes.get(actor, ref)
         try:
-            manifest = self._manifest(self._reachable(node), actor)
+            manifest = self._manifest(self.reachable(node), actor)
         except (ConflictError, NodeProblemError, UnreachableError) as error:
             return ActorView(off_reason=str(error), hint=error.hint)
         return ActorView(
@@ -87,6 +87,10 @@ class RunService:
                 name: _lacking(manifest.queries, name, query.params)
                 for name, query in self.catalogue.queries.items()
             },
+            follows={
+                name: _lacking(manifest.follows, name, follow.params)
+                for name, follow in self.catalogue.follows.items()
+            },
         )
 
     def query(
@@ -95,11 +99,11 @@ class RunService:
         """Ask a node; the reply is read by our declaration."""
         query = self._query(name)
         actor.require(query.permission)
-        valid = _validated(query.params, params)
-        node = self._reachable(self.nodes.get(actor, ref))
-        self._capable(node, actor, query)
+        valid = validated(query.params, params)
+        node = self.reachable(self.nodes.get(actor, ref))
+        self.capable(node, actor, query)
         asked = valid.model_dump(mode="json")
-        reply = self.client.query(node, _asker(actor), name, asked, query.result)
+        reply = self.client.query(node, asker_for(actor), name, asked, query.result)
         found: dict[str, Any] = reply.model_dump(mode="json")
         return found
 
@@ -107,12 +111,12 @@ class RunService:
         """Ask a node what an action would do."""
         action = self._action(name)
         actor.require(action.permission, danger=action.danger)
-        valid = _validated(action.params, params)
+        valid = validated(action.params, params)
         view = self.nodes.get(actor, ref)
-        node = self._reachable(view)
-        self._capable(node, actor, action)
+        node = self.reachable(view)
+        self.capable(node, actor, action)
         asked = valid.model_dump(mode="json")
-        plan = self.client.plan(node, _asker(actor), name, asked)
+        plan = self.client.plan(node, asker_for(actor), name, asked)
         # What a person confirms is what our declaration names, not what a node calls it.
         if (plan.action, plan.resource) != (name, valid.resource):
             raise NotUnderstoodError(
@@ -146,7 +150,7 @@ class RunService:
         """Write a run and its audit row down, then have it sent."""
         action = self._action(name)
         actor.require(action.permission, danger=action.danger)
-        valid = _validated(action.params, params)
+        valid = validated(action.params, params)
         reason = reason.strip()
         _check_consent(action, valid.resource, plan=plan, reason=reason, typed=confirmation)
         if run_id is not None and not RUN_ID.fullmatch(run_id):
@@ -156,7 +160,7 @@ class RunService:
         known = self._known(row) if run_id is not None else None
         if known is not None:
             return known
-        self._capable(self._reachable(view), actor, action)
+        self.capable(self.reachable(view), actor, action)
         try:
             self._write(actor, row)
         except IntegrityError:
@@ -214,7 +218,7 @@ class RunService:
         if not self.delivery.withdraw(run_id):
             with self.database.reading() as session:
                 node = ref_of(session.get_one(Node, row.node_id))
-            self.client.cancel_run(node, _asker(actor), run_id)
+            self.client.cancel_run(node, asker_for(actor), run_id)
             self.delivery.refresh(run_id)
         return view_of(self._find(run_id))
 
@@ -237,7 +241,7 @@ class RunService:
             raise NotFoundError(f"there is no run {run_id[:64]!r}")
         return row
 
-    def _reachable(self, view: NodeView) -> NodeRef:
+    def reachable(self, view: NodeView) -> NodeRef:
         """Give a node that may be acted on. Raises ConflictError."""
         with self.database.reading() as session:
             node = session.get_one(Node, view.id)
@@ -251,7 +255,7 @@ class RunService:
         if kept is not None and self.clock() - kept[0] < _MANIFEST_SECONDS:
             return kept[1]
         try:
-            found = self.client.manifest(node, _asker(actor))
+            found = self.client.manifest(node, asker_for(actor))
         except UnreachableError:
             self._manifests.pop(node.id, None)
             raise
@@ -260,10 +264,16 @@ class RunService:
         self._manifests[node.id] = (self.clock(), found)
         return found
 
-    def _capable(self, node: NodeRef, actor: Actor, wanted: Action[Any] | Query[Any, Any]) -> None:
+    def capable(
+        self, node: NodeRef, actor: Actor, wanted: Action[Any] | Query[Any, Any] | Follow[Any, Any]
+    ) -> None:
         """Raise ConflictError where the node says that it cannot."""
         manifest = self._manifest(node, actor)
-        offered = manifest.actions if isinstance(wanted, Action) else manifest.queries
+        offered: Sequence[ActionManifest | QueryManifest] = manifest.queries
+        if isinstance(wanted, Action):
+            offered = manifest.actions
+        elif isinstance(wanted, Follow):
+            offered = manifest.follows
         why = _lacking(offered, wanted.name, wanted.params)
         if why:
             raise ConflictError(f"{wanted.name} is not available on {node.name}: {why}")
@@ -334,11 +344,17 @@ class RunService:
                 resource=row.resource,
                 run=row.id,
                 reason=row.reason,
-                details={"action": row.action, "params": row.params, "plan": row.plan_digest},
+                details={
+                    "action": row.action,
+                    "params": row.params,
+                    "plan": row.plan_digest,
+                    "ph": row.body_sha256,
+                },
             )
 
 
-def _asker(actor: Actor) -> Asker:
+def asker_for(actor: Actor) -> Asker:
+    """Say on whose behalf a node is asked."""
     return Asker(id=actor.id, session=actor.session)
 
 
@@ -358,7 +374,8 @@ def _lacking(
     return ""
 
 
-def _validated(model: type[Any], params: Mapping[str, Any]) -> Any:
+def validated(model: type[Any], params: Mapping[str, Any]) -> Any:
+    """Read parameters by their declaration. Raises InvalidError with the fields' paths."""
     try:
         return model.model_validate(dict(params))
     except ValidationError as error:

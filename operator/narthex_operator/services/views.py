@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from narthex_exporter.contract.spec import Danger
 from narthex_exporter.contract.wire import PlanReply, RunState, StepRecord
@@ -119,7 +119,22 @@ class ActorView(View):
     version: str = ""
     actions: Mapping[str, str] = {}
     queries: Mapping[str, str] = {}
+    follows: Mapping[str, str] = {}
     """Each name with the reason why it is not available; empty when it is."""
+
+
+class LivePermit(View):
+    """What one person may watch or enter live: for one session, once opened as long as it may.
+
+    ``terminal`` tells an action that opens one from what is only followed.
+    """
+
+    node: NodeView
+    name: str
+    params: Mapping[str, Any]
+    actor: str
+    session: str
+    terminal: bool = False
 
 
 class RunView(View):
@@ -144,6 +159,47 @@ class RunView(View):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+class AnswerGroup(View):
+    """What some nodes answered alike: ``nodes`` are their names."""
+
+    nodes: tuple[str, ...]
+    result: dict[str, Any]
+
+
+class NodeFailure(View):
+    """Why a node gave no answer: ``node`` is its id, ``kind`` the problem's type."""
+
+    node: str
+    node_name: str
+    kind: str
+    error: str
+    hint: str = ""
+
+
+class FleetAnswer(View):
+    """What many nodes answered: ``groups`` by how many gave the same, most first."""
+
+    query: str
+    asked: int
+    groups: tuple[AnswerGroup, ...]
+    failures: tuple[NodeFailure, ...]
+    seconds: float
+
+    @computed_field  # type: ignore[prop-decorator] # mypy knows no decorated property
+    @property
+    def summary(self) -> str:
+        """Say it in a line: ``12 nodes: same, 1 differs; 1 gave no answer``."""
+        words = "nobody answered"
+        if self.groups:
+            first, *rest = (len(group.nodes) for group in self.groups)
+            words = f"{first} node{'s'[: first != 1]}: same"
+            if rest:
+                words += f", {sum(rest)} differ{'s'[: sum(rest) == 1]}"
+        if self.failures:
+            words += f"; {len(self.failures)} gave no answer"
+        return words
 
 
 class PlanView(View):

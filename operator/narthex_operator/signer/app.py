@@ -1,8 +1,10 @@
 """Answer the operator's requests for signatures, under limits of the signer's own."""
 
+import dataclasses
 import ipaddress
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -16,12 +18,14 @@ from narthex_exporter.contract import tickets
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.wire import strict_json
 from narthex_exporter.transport.identity import TRUST_ROOT, Role, node_dns_name
+from narthex_exporter.transport.server import PEER_UID, Limits
 from narthex_operator.security.certificates import read_csr, to_pem
 from narthex_operator.signer.ca import IPAddress, Leaf, issue
-from narthex_operator.signer.keystore import KeyStore
+from narthex_operator.signer.keystore import KeyRotation, KeyStore, TooSoonError
 from narthex_operator.signer.ledger import Ledger, LedgerError
 from narthex_operator.signer.limits import Buckets
 from narthex_operator.signer.messages import (
+    MAX_TICKETS,
     CAReply,
     CertificateReply,
     CheckpointReply,
@@ -29,14 +33,22 @@ from narthex_operator.signer.messages import (
     ErrorReply,
     NodeCertificateRequest,
     RoleCertificateRequest,
+    RotationReply,
+    RotationRequest,
     TicketReply,
     TicketRequest,
+    TicketsReply,
+    TicketsRequest,
     checkpoint_bytes,
 )
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 64 * 1024
+# The largest batch of the largest claims that a node would still read.
+MAX_BATCH_BYTES: Final = MAX_TICKETS * tickets.MAX_TICKET_BYTES
+# What its server lets a peer do.
+LIMITS: Final = Limits(connections=64, body_bytes=MAX_BATCH_BYTES)
 _SKEW_SECONDS: Final = 30
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
 _TEXT: Final = {
@@ -55,13 +67,17 @@ _TEXT: Final = {
 class SignerRefusalError(NarthexError):
     """The signer does not sign this."""
 
-    def __init__(self, message: str, *, status: str = "400 Bad Request") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, status: str = "400 Bad Request", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.status = status
 
 
 def _ticket_buckets() -> Buckets:
-    return Buckets(burst=240, per_second=20)
+    # A run on a thousand nodes takes four tickets for each at once: what it can do, the plan, the
+    # run, its result. Thereafter the operator looks every 5 s after what still runs: fifty a
+    # second are 250 of those, and a look that is refused is made again later. Somebody who has
+    # taken the operator over gets no more than that for one subject, and each stands in the audit.
+    return Buckets(burst=4000, per_second=50)
 
 
 def _certificate_buckets() -> Buckets:
@@ -78,6 +94,9 @@ class SignerApp:
     tickets_allowed: Buckets = field(default_factory=_ticket_buckets)
     certificates_allowed: Buckets = field(default_factory=_certificate_buckets)
 
+    def __post_init__(self) -> None:
+        self.store.rotating = self._note_rotation
+
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
@@ -93,10 +112,13 @@ class SignerApp:
         if handler is None:
             return "404 Not Found", _json(ErrorReply(error="there is no such request"))
         try:
-            return "200 OK", handler(environ["wsgi.input"].read(MAX_BODY_BYTES))
+            if route in _OWNERS_ALONE:
+                _check_owner(environ.get(PEER_UID))
+            most = MAX_BATCH_BYTES if route == _BATCH else MAX_BODY_BYTES
+            return "200 OK", handler(environ["wsgi.input"].read(most))
         except SignerRefusalError as error:
             log.warning("signer.refused", extra={"path": route[1], "error": str(error)})
-            return error.status, _json(ErrorReply(error=str(error)))
+            return error.status, _json(ErrorReply(error=str(error), hint=error.hint))
         except ValueError as error:  # pydantic's ValidationError is one
             text = _explain(error)
             log.warning("signer.refused", extra={"path": route[1], "error": text})
@@ -109,9 +131,11 @@ class SignerApp:
         return {
             ("GET", "/v1/ca"): self._ca,
             ("GET", "/v1/ticket-keys"): self._ticket_keys,
+            ("POST", "/v1/ticket-keys/rotate"): self._rotate,
             ("POST", "/v1/certificates/node"): self._node_certificate,
             ("POST", "/v1/certificates/role"): self._role_certificate,
             ("POST", "/v1/tickets"): self._ticket,
+            _BATCH: self._tickets,
             ("POST", "/v1/checkpoints"): self._checkpoint,
         }
 
@@ -126,6 +150,18 @@ class SignerApp:
 
     def _ticket_keys(self, _body: bytes) -> bytes:
         return json.dumps(self.store.ticket_keys()).encode()
+
+    def _rotate(self, body: bytes) -> bytes:
+        request = RotationRequest.model_validate(strict_json(body))
+        try:
+            done = self.store.rotate(force=request.force)
+        except TooSoonError as error:
+            raise SignerRefusalError(str(error), status=_CONFLICT, hint=error.hint) from error
+        return _json(RotationReply.model_validate(dataclasses.asdict(done)))
+
+    def _note_rotation(self, rotation: KeyRotation) -> None:
+        self.ledger.append("ticket-keys.rotated", **dataclasses.asdict(rotation))
+        log.info("ticket-keys.rotated", extra=dataclasses.asdict(rotation))
 
     def _node_certificate(self, body: bytes) -> bytes:
         request = NodeCertificateRequest.model_validate(strict_json(body))
@@ -178,17 +214,24 @@ class SignerApp:
 
     def _ticket(self, body: bytes) -> bytes:
         claims = TicketRequest.model_validate(strict_json(body)).claims
-        self._check_claims(claims)
-        if not self.tickets_allowed.take(claims.sub):
-            raise SignerRefusalError(f"too many tickets for {claims.sub}", status=_TOO_MANY)
+        return _json(TicketReply(ticket=self._signed((claims,))[0]))
+
+    def _tickets(self, body: bytes) -> bytes:
+        claims = TicketsRequest.model_validate(strict_json(body)).claims
+        if len({one.sub for one in claims}) != 1:
+            raise SignerRefusalError("the tickets of one request must have one subject")
+        return _json(TicketsReply(tickets=self._signed(claims)))
+
+    def _signed(self, wanted: tuple[tickets.Claims, ...]) -> tuple[str, ...]:
+        """Sign tickets of one subject: all or none."""
+        for claims in wanted:
+            self._check_claims(claims)
+        subject = wanted[0].sub
+        if not self.tickets_allowed.take(subject, len(wanted)):
+            raise SignerRefusalError(f"too many tickets for {subject}", status=_TOO_MANY)
         kid, key = self.store.ticket_key()
-        self.ledger.append(
-            "ticket.signed",
-            **{name: getattr(claims, name) for name in ("sub", "aud", "act", "htm", "op", "jti")},
-            ph=claims.ph,
-            session=claims.sid,
-        )
-        return _json(TicketReply(ticket=tickets.sign(claims, key=key, kid=kid)))
+        self.ledger.append_many("ticket.signed", map(_written, wanted))
+        return tuple(tickets.sign(claims, key=key, kid=kid) for claims in wanted)
 
     def _check_claims(self, claims: tickets.Claims) -> None:
         if claims.iss != self.store.cluster:
@@ -216,6 +259,27 @@ class SignerApp:
 
 
 _TOO_MANY: Final = "429 Too Many Requests"
+_CONFLICT: Final = "409 Conflict"
+# What the operator itself, which the socket lets in, must not be able to ask for.
+_OWNERS_ALONE: Final = frozenset({("POST", "/v1/ticket-keys/rotate")})
+
+
+def _check_owner(uid: int | None) -> None:
+    if uid not in {0, os.geteuid()}:
+        raise SignerRefusalError(
+            "only root and the signer's own user may rotate its keys",
+            status="403 Forbidden",
+            hint="run it as one of them, on the signer's machine",
+        )
+
+
+_BATCH: Final = ("POST", "/v1/tickets/batch")
+
+
+def _written(claims: tickets.Claims) -> dict[str, Any]:
+    """Give what the audit says of a ticket."""
+    names = ("sub", "aud", "act", "htm", "op", "jti", "ph")
+    return {**{name: getattr(claims, name) for name in names}, "session": claims.sid}
 
 
 def _addresses(addresses: Iterable[IPAddress]) -> tuple[IPAddress, ...]:

@@ -36,10 +36,16 @@ from narthex_operator.signer.ca import make_ca
 from narthex_operator.signer.messages import TicketKeys
 
 TICKET_KEY_SECONDS: Final = 90 * 86400
+# Nodes fetch the published keys every hour: after two, all that are up know the next one.
+PUBLISHED_SECONDS: Final = 2 * 3600
 
 
 class KeyStoreError(NarthexError):
     """The signer's keys are missing, damaged, in use, or open to others."""
+
+
+class TooSoonError(KeyStoreError):
+    """The next ticket key has not been published for long enough to come into use."""
 
 
 class _State(BaseModel):
@@ -54,6 +60,16 @@ class _State(BaseModel):
     rotated_at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotation:
+    """Which keys change places: ``retired`` is forgotten, ``current`` signs, ``next`` is new."""
+
+    version: int
+    retired: str
+    current: str
+    next: str
+
+
 @dataclass(slots=True)
 class KeyStore:
     """The CA key and the ticket keys. Use ``open_key_store``."""
@@ -64,6 +80,8 @@ class KeyStore:
     clock: Callable[[], float]
     _state: _State
     _lock_file: int
+    # Told of a rotation before it is done: what it raises stops it.
+    rotating: Callable[[KeyRotation], None] = lambda _rotation: None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def close(self) -> None:
@@ -105,20 +123,45 @@ class KeyStore:
         }
         return document | {"signature": self.ca_signature(canonical(document))}
 
+    def rotate(self, *, force: bool = False) -> KeyRotation:
+        """Let the next key sign from now on, forget the current one, publish a new next one.
+
+        Raises TooSoonError where the next one was published less than two hours ago, unless
+        forced: nodes that have not fetched it refuse every ticket until they do.
+        """
+        with self._lock:
+            known = self.clock() - self._state.rotated_at
+            if known < PUBLISHED_SECONDS and not force:
+                raise TooSoonError(
+                    f"the next ticket key was published only {max(0, int(known // 60))} minutes"
+                    f" ago, and nodes fetch keys every hour: those that have not done so would"
+                    f" refuse every action until they do",
+                    hint=f"rotate in {int((PUBLISHED_SECONDS - known) // 60) + 1} minutes, or with"
+                    " --force where the present key is no longer to be trusted",
+                )
+            return self._rotate()
+
     def _rotate_when_old(self) -> None:
+        if self.clock() - self._state.rotated_at >= TICKET_KEY_SECONDS:
+            self._rotate()
+
+    def _rotate(self) -> KeyRotation:
         state = self._state
-        if self.clock() - state.rotated_at < TICKET_KEY_SECONDS:
-            return
         fresh = _make_ticket_key(self.folder)
+        rotation = KeyRotation(
+            version=state.version + 1, retired=state.current, current=state.next, next=fresh
+        )
+        self.rotating(rotation)
         self._state = _State(
             cluster=state.cluster,
-            version=state.version + 1,
-            current=state.next,
-            next=fresh,
+            version=rotation.version,
+            current=rotation.current,
+            next=rotation.next,
             rotated_at=self.clock(),
         )
         _write_state(self.folder, self._state)
-        _ticket_file(self.folder, state.current).unlink(missing_ok=True)
+        _ticket_file(self.folder, rotation.retired).unlink(missing_ok=True)
+        return rotation
 
 
 def open_key_store(folder: Path, *, clock: Callable[[], float] = time.time) -> KeyStore:

@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,29 +44,38 @@ class Ledger:
 
     def append(self, event: str, **details: Any) -> None:
         """Write one row and wait until it is on disk. Raises LedgerError."""
+        self.append_many(event, (details,))
+
+    def append_many(self, event: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write a row for each of some details, all or none, and wait once. Raises LedgerError."""
         with self._lock:
-            row = {
-                "seq": self._seq + 1,
-                "at": datetime.now(tz=UTC).isoformat(timespec="milliseconds"),
-                "event": event,
-                "prev": self._head,
-                **clean_details(details),
-            }
-            head = link(self._head, row)
+            seq, head = self._seq, self._head
+            lines = bytearray()
+            for details in rows:
+                seq += 1
+                row = {
+                    "seq": seq,
+                    "at": datetime.now(tz=UTC).isoformat(timespec="milliseconds"),
+                    "event": event,
+                    "prev": head,
+                    **clean_details(details),
+                }
+                head = link(head, row)
+                lines += canonical({**row, "hash": head}) + b"\n"
             try:
                 self._rotate()
-                self._write(canonical({**row, "hash": head}) + b"\n")
+                self._write(bytes(lines))
             except OSError as error:
                 raise LedgerError(
                     f"cannot write the signer's audit {self.path}: {error.strerror}",
                     hint="nothing is signed without it: free some room",
                 ) from error
-            self._seq, self._head = self._seq + 1, head
+            self._seq, self._head = seq, head
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, lines: bytes) -> None:
         size = os.fstat(self._descriptor).st_size
         try:
-            if os.write(self._descriptor, line) != len(line):
+            if os.write(self._descriptor, lines) != len(lines):
                 raise OSError(28, "No space left on device")  # noqa: TRY301 - as a full disk
             os.fsync(self._descriptor)
         except OSError:

@@ -20,14 +20,14 @@ class Buckets:
     _levels: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def take(self, subject: str) -> bool:
-        """Take one; False when the subject must wait."""
+    def take(self, subject: str, count: int = 1) -> bool:
+        """Take some, all or none; False when the subject must wait."""
         now = self.clock()
         with self._lock:
             level, since = self._levels.pop(subject, (self.burst, now))
             level = min(self.burst, level + (now - since) * self.per_second)
-            allowed = level >= 1
-            self._levels[subject] = (level - 1 if allowed else level, now)
+            allowed = level >= count
+            self._levels[subject] = (level - count if allowed else level, now)
             # The longest silent one has the fullest bucket: little is forgotten with it.
             while len(self._levels) > _SUBJECTS:
                 self._levels.popitem(last=False)

@@ -1,10 +1,12 @@
 """What the operator may ask of the signer, and what it answers: JSON over the socket."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, IPvAnyAddress
 
 from narthex_exporter.contract.tickets import Claims
+
+MAX_TICKETS: Final = 256
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Pem = Annotated[str, Field(min_length=1, max_length=8192)]
@@ -57,6 +59,36 @@ class TicketReply(_Message):
     """A signed ticket."""
 
     ticket: str
+
+
+class RotationRequest(_Message):
+    """Ask for the next ticket key to come into use now; only root and the signer's own user may.
+
+    ``force`` does so although nodes may not have fetched it yet.
+    """
+
+    force: bool = False
+
+
+class RotationReply(_Message):
+    """The keys after a rotation, by id: ``retired`` signs no more."""
+
+    version: int
+    retired: str
+    current: str
+    next: str
+
+
+class TicketsRequest(_Message):
+    """Ask for the signatures of some tickets of one subject: all are signed, or none."""
+
+    claims: tuple[Claims, ...] = Field(min_length=1, max_length=MAX_TICKETS)
+
+
+class TicketsReply(_Message):
+    """Signed tickets, in the order of their claims."""
+
+    tickets: tuple[str, ...]
 
 
 class CheckpointRequest(_Message):

@@ -31,8 +31,8 @@ class PeerCheckedSocket(socket.socket):
 
 
 def listen_for(path: Path, *, uids: frozenset[int] = frozenset()) -> PeerCheckedSocket:
-    """Bind a socket for our own user and ``uids``. Raises ListenError."""
+    """Bind a socket for root, our own user and ``uids``. Raises ListenError."""
     plain = listen_unix(path, mode=0o666 if uids else 0o600)
     checked = PeerCheckedSocket(fileno=plain.detach())
-    checked.allowed = uids | {os.geteuid()}
+    checked.allowed = uids | {0, os.geteuid()}
     return checked

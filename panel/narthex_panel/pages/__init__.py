@@ -17,6 +17,7 @@ from narthex_panel.pages import (
     service_units,
     settings,
     sign_in,
+    streams,
 )
 
 PAGES: Final[tuple[Page, ...]] = (
@@ -32,5 +33,6 @@ PAGES: Final[tuple[Page, ...]] = (
     runs.page,
     runbooks.page,
     audit.page,
+    streams.page,
     settings.page,
 )

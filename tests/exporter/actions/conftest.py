@@ -1,7 +1,7 @@
 """Facts as test cases pretend them."""
 # ruff: noqa: ARG002 - they keep to protocols whose arguments they need not all
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from narthex_exporter.contract.facts import (
     ConditionFact,
     ConnectionFact,
     HostFact,
+    JournalLine,
     LimitFact,
     ListenerFact,
     OpenFileFact,
@@ -22,6 +23,7 @@ from narthex_exporter.contract.facts import (
     UnitFact,
     UnitFigures,
     UnitFile,
+    Waiting,
 )
 
 _PROCESS = {
@@ -111,6 +113,11 @@ class PretendedUnits:
 
     def calendar(self, expression: str, *, times: int) -> CalendarFact:
         return self.elapses.get(expression, CalendarFact(problem="Invalid argument"))
+
+    def follow(
+        self, name: str, *, lines: int, after: str, stop: Waiting
+    ) -> Iterator[JournalLine | None]:
+        raise AssertionError(f"a plan follows nothing: {name}, {lines}, {after}, {stop}")
 
 
 class PretendedHost:

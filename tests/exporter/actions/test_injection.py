@@ -271,6 +271,7 @@ def test_there_are_two_hundred_strings_and_a_place_for_each_string_parameter() -
     missed = {
         (name, field)
         for name, action in CATALOGUE.items()
+        if not action.live  # It has no steps.
         for field, schema in action.params.model_json_schema()["properties"].items()
         if free_text(schema) and (name, field) not in reached
     }

@@ -8,5 +8,5 @@ from narthex_exporter.actor import jobs
 from narthex_exporter.actor.commands import actor
 
 if __name__ == "__main__":
-    jobs.CATALOGUE = CATALOGUE
+    vars(jobs)["CATALOGUE"] = CATALOGUE
     actor(sys.argv[1:])

@@ -1,4 +1,7 @@
-"""SECURITY.md 27: what was written down cannot be changed unseen."""
+"""SECURITY.md 27, the agent: what was written down cannot be changed unseen.
+
+That the operator sees it too is proven in tests/operator/audit/test_witness.py.
+"""
 
 import json
 import os
@@ -11,8 +14,16 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narthex_exporter.actor.audit import Audit, AuditError, Head, row_hash, verify, verify_all
+from narthex_exporter.actor.audit import (
+    Audit,
+    AuditError,
+    DamagedError,
+    Head,
+    verify,
+    verify_all,
+)
 from narthex_exporter.actor.commands import actor
+from narthex_exporter.contract.chain import row_hash
 
 Lines = list[bytes]
 
@@ -132,6 +143,62 @@ def test_no_text_breaks_a_row(tmp_path_factory: pytest.TempPathFactory, text: st
     head = audit.append("test.row", text=text)
     audit.close()
     assert verify(path) == Head(seq=1, hash=head.hash)
+
+
+def number(path: Path, count: int, **more: Any) -> Audit:
+    audit = Audit(path, **more)
+    for each in range(count):
+        audit.append("test.row", number=each, text="x" * (each % 50))
+    return audit
+
+
+def test_rows_are_read_on_from_any_of_them(tmp_path: Path) -> None:
+    audit = number(tmp_path / "audit.jsonl", 600, file_bytes=60_000)
+    for after in (0, 1, 77, 250, 598, 599, 600, 10_000):
+        part = audit.after(after, limit=20, most_bytes=1 << 20)
+        wanted = list(range(after + 1, min(after + 20, 600) + 1))
+        assert [row["seq"] for row in part.rows] == wanted
+        assert (part.first, part.head) == (1, audit.head)
+    audit.close()
+
+
+def test_a_part_is_bounded_and_holds_one_row_at_least(tmp_path: Path) -> None:
+    audit = number(tmp_path / "audit.jsonl", 9)
+    assert len(audit.after(0, limit=3, most_bytes=1 << 20).rows) == 3
+    assert len(audit.after(0, limit=500, most_bytes=1).rows) == 1
+    assert 1 < len(audit.after(0, limit=500, most_bytes=900).rows) < 9
+    audit.close()
+
+
+def test_what_went_by_rotation_is_said_to_be_gone(tmp_path: Path) -> None:
+    audit = number(tmp_path / "audit.jsonl", 200, file_bytes=2000, kept_files=3)
+    part = audit.after(0, limit=500, most_bytes=1 << 20)
+    assert part.first == part.rows[0]["seq"] > 1
+    assert part.rows[-1]["seq"] == 200
+    audit.close()
+
+
+def test_an_empty_record_has_no_rows(tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "audit.jsonl")
+    assert audit.after(0, limit=5, most_bytes=9).rows == ()
+    audit.close()
+
+
+def test_a_row_being_written_is_not_told_yet(tmp_path: Path) -> None:
+    audit = number(tmp_path / "audit.jsonl", 5)
+    with audit.path.open("ab") as file:
+        file.write(b'{"seq": 6, "prev"')
+    assert [row["seq"] for row in audit.after(3, limit=9, most_bytes=9999).rows] == [4, 5]
+    audit.close()
+
+
+def test_a_line_that_is_no_row_is_named(tmp_path: Path) -> None:
+    audit = number(tmp_path / "audit.jsonl", 5)
+    with audit.path.open("ab") as file:
+        file.write(b'["x"]\n')
+    with pytest.raises(DamagedError, match="no row"):
+        audit.after(0, limit=9, most_bytes=9999)
+    audit.close()
 
 
 def test_the_command_checks_a_record(record: Path) -> None:

@@ -10,6 +10,7 @@ from tests.exporter.actor.conftest import Enrolled, Sleeper, running
 from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.actor.commands import actor
 from narthex_exporter.actor.policy import PolicyError, load_policy, parse_policy
+from narthex_exporter.contract.tickets import Approval, Claims
 from narthex_exporter.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[3] / "exporter" / "policy.example.yaml"
@@ -73,9 +74,10 @@ def test_off_is_a_word_and_not_false() -> None:
 PLAIN = {
     name
     for name, action in CATALOGUE.items()
-    if action.family in {"process", "service"} and not action.root_equivalent
+    if action.family in {"container", "process", "service"} and not action.root_equivalent
 }
 NOTICED = {
+    "container.exec",
     "process.restart", "process.signal", "process.start", "process.terminate",
     "service.create-timer", "service.edit-timer", "service.remove-timer", "service.restart",
     "service.stop",
@@ -93,7 +95,8 @@ NOTICED = {
     ],
 )
 def test_a_ceiling_bounds_the_danger_of_each_family(ceiling: str, allowed: set[str]) -> None:
-    text = f"version: 1\nmode: manage\ndanger: {{process: {ceiling}, service: {ceiling}}}"
+    text = f"version: 1\nmode: manage\ndanger: {{container: {ceiling}, process: {ceiling},\
+ service: {ceiling}}}"
     policy = parse_policy(text.encode(), name="test")
     found = set()
     for name, action in CATALOGUE.items():
@@ -202,3 +205,42 @@ def test_a_policy_that_turns_wrong_turns_the_actor_off(enrolled: Enrolled) -> No
         enrolled.write_policy(BASE)
         rig.actor.reload()
         assert rig.client.query("process.list").status == 200
+
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("approved", "enough"),
+    [
+        ((), False),
+        ((("user:2", 0),), False),
+        ((("user:2", 0), ("user:3", -60)), True),
+        ((("user:2", 0), ("user:2", 0)), False),
+        ((("user:1", 0), ("user:2", 0)), False),
+        ((("user:2", 0), ("user:3", -901)), False),
+        ((("user:2", 0), ("user:3", 121)), False),
+        ((("user:2", 0), ("user:3", 119)), True),
+    ],
+)
+def test_only_other_people_in_time_count_as_approvals(
+    approved: tuple[tuple[str, int], ...], *, enough: bool
+) -> None:
+    policy = parse_policy(
+        f"{BASE}require_approvals: {{disruptive: 2}}\n".encode(), name="policy.yaml"
+    )
+    claims = Claims(
+        iss="c", aud="node:n", sub="user:1", act="process.signal", htm="POST", htu="/", ph="",
+        op="", jti="", inst="", nonce="", iat=0, nbf=0, exp=0,
+        apr=tuple(
+            Approval(user=user, at=int(NOW) + age, id=str(number))
+            for number, (user, age) in enumerate(approved)
+        ),
+    )  # fmt: skip
+    action = CATALOGUE["process.signal"]
+    if enough:
+        policy.judge_approvals(action, claims, now=NOW)
+    else:
+        with pytest.raises(PolicyError, match="wants 2 other people to approve"):
+            policy.judge_approvals(action, claims, now=NOW)
+    policy.judge_approvals(CATALOGUE["process.renice"], claims, now=NOW)

@@ -14,12 +14,24 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.exporter.actor.conftest import NODE, Client, Enrolled, Reply, Sleeper, running
+from tests.exporter.actor.conftest import (
+    NODE,
+    Client,
+    Enrolled,
+    Reply,
+    Rig,
+    Sleeper,
+    actor_process,
+    running,
+    until_listening,
+)
 from tests.exporter.conftest import Authority
 from typing_extensions import override
+from wsproto.events import AcceptConnection, CloseConnection, Event
 
 from narthex_exporter.transport.identity import Role
 from narthex_exporter.transport.tls import TLSFiles, client_context, verifying_context
+from wsclient import Client as Talk
 
 
 @dataclass
@@ -144,3 +156,79 @@ def test_a_certificate_of_another_ca_does_nothing(node: Node, stranger: Authorit
     files = TLSFiles(cert=leaf.cert, key=leaf.key, ca=node.authority.file)
     with running(node.enrolled), pytest.raises((ssl.SSLError, ConnectionError)):
         node.with_context(client_context(files)).raw("GET", "/api/v1/nonce")
+
+
+@contextlib.contextmanager
+def listening(
+    node: Node, client: Client, role: Role = Role.OPERATOR
+) -> Iterator[tuple[Talk, Event]]:
+    """Ask for a live stream through the exporter."""
+    target = "/api/v1/follow/process.top"
+    ticket = client.sign(client.claims("GET", target, b"", act="process.top"))
+    raw = socket.create_connection(("127.0.0.1", node.port), timeout=15)
+    with contextlib.closing(
+        node.seen_by(role).context.wrap_socket(raw, server_hostname="127.0.0.1")
+    ) as sock:
+        talk = Talk(sock)
+        yield talk, talk.ask(target, extra_headers=[(b"Narthex-Ticket", ticket.encode())])
+
+
+def test_a_stream_passes_through_the_exporter(node: Node) -> None:
+    with running(node.enrolled) as rig:
+        with listening(node, rig.client) as (talk, answer):
+            assert isinstance(answer, AcceptConnection), talk.refusal(answer)
+            assert {b"replay-nonce", b"narthex-instance"} <= dict(answer.extra_headers).keys()
+            assert talk.json()["data"]["rows"]
+        assert _open_streams(rig) == 0
+
+
+def _open_streams(rig: Rig) -> int:
+    streams = rig.actor.wsgi.view_functions["follow"].__self__.streams  # type: ignore[attr-defined]
+    deadline = time.monotonic() + 3
+    while streams.slots.held and time.monotonic() < deadline:
+        time.sleep(0.02)
+    held: int = streams.slots.held
+    return held
+
+
+@pytest.mark.parametrize("role", [Role.SCRAPE, Role.NODE, Role.SERVER])
+def test_a_stream_is_for_the_operator_alone(node: Node, role: Role) -> None:
+    with running(node.enrolled) as rig, listening(node, rig.client, role) as (talk, answer):
+        assert talk.refusal(answer) == (403, "role-refused")
+
+
+def test_an_actor_that_is_off_opens_no_stream(node: Node) -> None:
+    raw = socket.create_connection(("127.0.0.1", node.port), timeout=15)
+    context = node.seen_by(Role.OPERATOR).context
+    with contextlib.closing(context.wrap_socket(raw, server_hostname="127.0.0.1")) as sock:
+        talk = Talk(sock)
+        assert talk.refusal(talk.ask("/api/v1/follow/process.top")) == (503, "actor-off")
+
+
+def test_an_actor_that_is_killed_ends_its_streams(node: Node) -> None:
+    with actor_process(node.enrolled) as process:
+        until_listening(node.enrolled, process)
+        client = Client(node.enrolled)
+        with listening(node, client) as (talk, answer):
+            assert isinstance(answer, AcceptConnection)
+            talk.json()
+            process.kill()
+            last: object = None
+            while not isinstance(last, CloseConnection):
+                last = talk.message()
+            assert last.code == 1006
+
+
+def test_a_stalled_stream_delays_no_scrape_and_no_request(node: Node) -> None:
+    with running(node.enrolled) as rig, contextlib.ExitStack() as stack:
+        for _ in range(20):
+            _, answer = stack.enter_context(listening(node, rig.client))
+            assert isinstance(answer, AcceptConnection)
+        operator = node.seen_by(Role.OPERATOR)
+        slowest = 0.0
+        for _ in range(10):
+            began = time.monotonic()
+            assert operator.raw("GET", "/-/healthy").status == 200
+            assert operator.query("host.info").status == 200
+            slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 2

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -176,8 +177,13 @@ def test_a_run_id_must_be_a_uuid_of_version_7(rig: Rig, sleeper: Sleeper) -> Non
 def test_a_bus_that_does_not_answer_is_told_and_is_no_fault(rig: Rig, tmp_path: Path) -> None:
     # A node where systemd runs, and its bus is dead.
     (tmp_path / "bus").write_text("")
-    units = Units(run=rig.actor.engine.runner.read, bus_socket=tmp_path / "bus", runtime=tmp_path)
     engine = rig.actor.engine
+    units = Units(
+        run=engine.runner.read,
+        stream=engine.runner.stream,
+        bus_socket=tmp_path / "bus",
+        runtime=tmp_path,
+    )
     assert isinstance(engine.facts, NodeFacts)
     engine.facts = dataclasses.replace(engine.facts, units=units)
     engine.needs = {"systemd": units.unavailable}
@@ -198,3 +204,34 @@ def test_queries_answer_with_their_declared_results(enrolled: Enrolled) -> None:
         found = rig.client.query("process.get", **pid).json()["process"]
         assert found["is_ours"] is True
         assert rig.client.query("process.get", pid=4_194_304).json()["process"] is None
+
+
+def test_the_audit_is_read_row_by_row(rig: Rig) -> None:
+    head = {"seq": 5, "head": "a" * 64}
+    first = rig.client.call("GET", "/api/v1/audit?after=0&limit=1", act="audit", ah=head).json()
+    assert [row["event"] for row in first["rows"]] == ["actor.started"]
+    assert (first["seq"], first["first"]) == (2, 1)
+    rest = rig.client.call("GET", "/api/v1/audit?after=1", act="audit", ah=head).json()
+    # The operator's head is written down once, before it is answered.
+    assert [(row["event"], row["operator_head"]) for row in rest["rows"]] == [
+        ("operator.witnessed", head)
+    ]
+    assert rest["rows"][-1]["hash"] == rest["head"]
+    assert rest["rows"] == rig.audit_rows[1:]
+
+
+def test_text_that_is_no_unicode_can_be_read_back(rig: Rig) -> None:
+    rig.actor.audit.append("test.row", text="\udc80\ud800")
+    told = rig.client.call("GET", "/api/v1/audit?after=1", act="audit").json()
+    assert told["rows"] == rig.audit_rows[1:]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["after=", "after=-1", "after=x", "after=1&limit=501", "after=1e3", "after=" + "9" * 5000,
+     "after=\u0661"],
+)  # fmt: skip
+def test_a_wrong_place_to_read_on_from_is_named(rig: Rig, query: str) -> None:
+    target = f"/api/v1/audit?{quote(query, safe='=&')}"
+    reply = rig.client.call("GET", target, act="audit")
+    assert (reply.status, reply.json()["type"]) == (422, "params-invalid")

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ from cryptography import x509
 
 from narthex_exporter.actor.authority import load_authority
 from narthex_exporter.app import build
+from narthex_exporter.collectors.spec import Metric
 from narthex_exporter.config import Config
 from narthex_exporter.contract.enrolment import JoinToken
+from narthex_exporter.errors import UnavailableError
 from narthex_exporter.join import JoinError, State, renew, repair
-from narthex_exporter.renewal import Renewer
+from narthex_exporter.renewal import KEYS, RENEWALS, Renewer
 from narthex_exporter.transport.identity import Role, identify
 from narthex_exporter.transport.keys import load_key, public_key_info
 from narthex_exporter.transport.tls import TLSFiles, server_context
 from narthex_operator.services.access import local_actor
+from rig import until
 
 
 def narthex_join(
@@ -216,6 +220,10 @@ def test_an_exporter_mends_an_interrupted_renewal_before_it_listens(
     assert not (pki / "node.pem.next").exists()
 
 
+def told(renewer: Renewer, metric: Metric = RENEWALS) -> dict[str, float]:
+    return {s.values[0]: s.value for s in renewer.samples() if s.metric is metric}
+
+
 def test_the_renewer_renews_at_half_life(api: Any, joined: Path) -> None:
     before = certificate(joined)
     later = datetime.now(tz=UTC) + timedelta(days=3, hours=22)
@@ -232,8 +240,7 @@ def test_the_renewer_renews_at_half_life(api: Any, joined: Path) -> None:
     late[0] = time.time()
     renewer.stop()
     assert certificate(joined) != before
-    samples = {s.values[0]: s.value for s in renewer.samples()}
-    assert samples["success"] >= 1
+    assert told(renewer)["success"] >= 1
 
 
 def test_a_renewal_that_fails_is_counted_and_told_in_words(
@@ -249,8 +256,7 @@ def test_a_renewal_that_fails_is_counted_and_told_in_words(
     while not caplog.records and time.monotonic() < deadline:
         time.sleep(0.05)
     renewer.stop()
-    samples = {s.values[0]: s.value for s in renewer.samples()}
-    assert samples == {"success": 0, "failure": 1}
+    assert told(renewer) == {"success": 0, "failure": 1}
     assert "the operator does not answer at https://127.0.0.1:9" in caplog.records[0].error  # type: ignore[attr-defined]
     assert certificate(joined) == before
 
@@ -260,3 +266,76 @@ def test_a_renewer_of_no_node_does_nothing(tmp_path: Path) -> None:
     renewer.start()
     renewer.stop()
     assert list(renewer.samples())
+
+
+@dataclass
+class Fetches:
+    """Counts fetches of keys; fails as told."""
+
+    count: int = 0
+    fails: bool = False
+
+    def __call__(self, _folder: Path) -> None:
+        self.count += 1
+        if self.fails:
+            raise UnavailableError("the gateway does not answer")
+
+
+def test_ticket_keys_are_fetched_at_the_start_and_every_hour(joined: Path) -> None:
+    now, fetches = [1000.0], Fetches()
+    renewer = Renewer(joined, fetch_keys=fetches, monotonic=lambda: now[0])
+    renewer.start()
+    until(lambda: fetches.count == 1)
+    renewer.stop()
+    assert told(renewer, KEYS) == {"success": 1, "failure": 0}
+    wait = renewer._look_at_keys()
+    assert (fetches.count, 3200 < wait <= 3600) == (1, True)
+    now[0] += 3600
+    renewer._stopping.clear()
+    renewer._look_at_keys()
+    assert fetches.count == 2
+
+
+def test_a_fetch_that_fails_is_tried_again_later_and_later(joined: Path) -> None:
+    now, fetches = [1000.0], Fetches(fails=True)
+    renewer = Renewer(
+        joined, fetch_keys=fetches, monotonic=lambda: now[0], jitter=lambda _low, high: high
+    )
+    waits = []
+    for _ in range(6):
+        waits.append(renewer._look_at_keys())
+        now[0] += waits[-1]
+    assert waits == pytest.approx([5.5, 22, 88, 352, 660, 660])
+    assert told(renewer, KEYS) == {"success": 0, "failure": 6}
+    fetches.fails = False
+    assert renewer._look_at_keys() > 3000
+
+
+class Older:
+    """A signer that publishes what it published first."""
+
+    def __init__(self, signer: Any, document: bytes) -> None:
+        self.signer, self.document = signer, json.loads(document)
+
+    def ticket_keys(self) -> Any:
+        return self.document
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.signer, name)
+
+
+def test_older_keys_do_not_cost_a_node_its_certificate(
+    api: Any, joined: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = joined / "tickets.json"
+    first = path.read_bytes()
+    api.nodes.signer.rotate(force=True)
+    renew(State(folder=joined))
+    assert json.loads(path.read_text())["version"] == 2
+    kept = path.read_bytes()
+    api.nodes.signer = Older(api.nodes.signer, first)
+    before = certificate(joined)
+    renew(State(folder=joined))
+    assert certificate(joined) != before
+    assert path.read_bytes() == kept
+    assert [record.message for record in caplog.records] == ["keys.not-kept"]

@@ -111,7 +111,10 @@ def test_the_operators_gateway_takes_what_the_shipper_sends(
 ) -> None:
     (tmp_path / "a.log").write_text("\x1b[31mred\x1b[0m\n\\x\n" + "y" * 300_000 + "\n")
     gateway = build_gateway(
-        name_of=lambda peer: f"named-{peer.id}", logs_url=store.url, registry=CollectorRegistry()
+        name_of=lambda peer: f"named-{peer.id}",
+        logs_url=store.url,
+        ticket_keys=dict,
+        registry=CollectorRegistry(),
     )
     tls = ReloadingContext(authority.issue(Role.SERVER, "gateway"))
     sock = listen_tcp("127.0.0.1", 0)

@@ -8,7 +8,10 @@ from typing import Any
 
 SERIES = 3000
 # What takes more memory than it is worth on each node: see ADR 0013.
-HEAVY = {"pydantic", "cryptography", "prometheus_client", "click", "yaml", "typing_extensions"}
+HEAVY = {
+    "pydantic", "cryptography", "prometheus_client", "click", "yaml", "typing_extensions",
+    "wsproto",
+}  # fmt: skip
 
 
 def test_an_ordinary_node_has_few_series(start: Callable[..., Any]) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from narthex_operator.clients.exchange import Bounds, Endpoint, ExchangeError, exchange
+from narthex_operator.clients.exchange import Bounds, Endpoint, ExchangeError, Line, exchange
 from narthex_operator.clients.prometheus import prometheus_client
 from narthex_operator.errors import UnreachableError
+from rig import until
 
 Peer = Callable[[socket.socket], None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -134,7 +135,9 @@ def test_a_read_that_times_out_before_the_deadline_says_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # On a busy machine the socket's own timeout comes first.
-    monkeypatch.setattr("narthex_operator.clients.exchange._Deadline.guard", lambda *_: None)
+    monkeypatch.setattr(
+        "narthex_operator.clients.exchange._Wire.hurry", lambda wire: wire.sock.settimeout(0.5)
+    )
     with (
         peer(silent) as endpoint,
         pytest.raises(ExchangeError, match=r"no whole reply within 0\.5 s"),
@@ -181,3 +184,108 @@ def test_a_service_that_answers_nonsense_is_named(body: bytes) -> None:
         client = prometheus_client(f"http://127.0.0.1:{endpoint.port}")
         with pytest.raises(UnreachableError, match=r"Prometheus .* something else"):
             client.instant("up")
+
+
+@contextlib.contextmanager
+def host(behave: Callable[[socket.socket, int], object]) -> Iterator[Endpoint]:
+    """Let something answer every connection as it likes; it is told which one it is, from 1."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        number = 0
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                number += 1
+                with sock, contextlib.suppress(OSError):
+                    sock.settimeout(5)
+                    behave(sock, number)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield Endpoint(host="127.0.0.1", port=listener.getsockname()[1])
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(6)
+
+
+def say(sock: socket.socket, number: int) -> None:
+    sock.sendall(OK + b"Content-Length: 1\r\n\r\n%d" % number)
+
+
+def kept_open(sock: socket.socket, number: int) -> None:
+    while heard(sock):
+        say(sock, number)
+
+
+def one_each(sock: socket.socket, number: int) -> None:
+    heard(sock)
+    say(sock, number)
+
+
+def hung_up_on_the_second(sock: socket.socket, number: int) -> None:
+    heard(sock)
+    say(sock, number)
+    heard(sock)
+
+
+def test_a_line_carries_several_exchanges_on_one_connection() -> None:
+    with host(kept_open) as endpoint, Line(endpoint) as line:
+        assert [line.exchange("GET", "/").body for _ in range(3)] == [b"1"] * 3
+
+
+def test_a_fresh_exchange_has_a_connection_that_carried_nothing() -> None:
+    with host(kept_open) as endpoint, Line(endpoint) as line:
+        assert line.exchange("GET", "/").body == b"1"
+        assert line.exchange("GET", "/", fresh=True).body == b"2"
+        assert line.exchange("GET", "/").body == b"2"
+
+
+def test_a_line_that_was_hung_up_on_is_replaced_before_anything_is_sent() -> None:
+    with host(one_each) as endpoint, Line(endpoint) as line:
+        assert line.exchange("GET", "/").body == b"1"
+        until(lambda: line._wire is not None and not line._wire.idle(), what="it has hung up")
+        assert line.exchange("POST", "/", body=b"{}").body == b"2"
+
+
+def test_a_request_that_is_cut_on_a_kept_line_is_not_sent_again() -> None:
+    with host(hung_up_on_the_second) as endpoint, Line(endpoint) as line:
+        assert line.exchange("GET", "/").body == b"1"
+        with pytest.raises(ExchangeError, match="closed the connection") as told:
+            line.exchange("POST", "/", body=b"{}")
+    assert told.value.sent
+
+
+def test_bytes_that_nobody_asked_for_make_a_line_useless() -> None:
+    def chatty(sock: socket.socket, number: int) -> None:
+        heard(sock)
+        say(sock, number)
+        time.sleep(0.05)
+        sock.sendall(OK + b"Content-Length: 4\r\n\r\nevil")
+        heard(sock)
+
+    with host(chatty) as endpoint, Line(endpoint) as line:
+        assert line.exchange("GET", "/").body == b"1"
+        until(lambda: line._wire is not None and not line._wire.idle(), what="it has said more")
+        assert line.exchange("GET", "/").body == b"2"
+
+
+def test_a_request_that_cannot_be_written_was_not_sent() -> None:
+    with host(kept_open) as endpoint, Line(endpoint) as line:
+        with pytest.raises(ExchangeError) as told:
+            line.exchange("GET", "/", headers={"X": "a\r\nEvil: b"})
+        assert not told.value.sent
+        assert line.exchange("GET", "/").status == 200
+
+
+def test_who_reads_nothing_is_late() -> None:
+    done = threading.Event()
+    with host(lambda *_: done.wait(20)) as endpoint, Line(endpoint) as line:
+        with pytest.raises(ExchangeError, match=r"within 0\.5 s") as told:
+            line.exchange("POST", "/", body=bytes(32 << 20), bounds=Bounds(total_seconds=0.5))
+        # It still reads nothing: nothing but the deadline ended this.
+        assert not done.is_set()
+        done.set()
+    assert told.value.sent

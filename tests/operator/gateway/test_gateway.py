@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from prometheus_client.registry import CollectorRegistry
 
+from narthex_exporter.contract.ticketkeys import KEYS_PATH
 from narthex_exporter.transport.identity import Identity, Role
 from narthex_exporter.transport.server import PEER, Listener, Server, listen_tcp
+from narthex_operator.errors import UnreachableError
 from narthex_operator.gateway import MAX_BYTES, PUSH_PATH, Gateway
 
 PUSH = {"streams": [{"stream": {"job": "file"}, "values": [["1", "a line"]]}]}
@@ -49,7 +51,10 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def gateway(url: str, registry: CollectorRegistry) -> Iterator[Gateway]:
     found = Gateway(
-        name_of=lambda peer: {"n1": "web-1"}.get(peer.id), logs_url=url, registry=registry
+        name_of=lambda peer: {"n1": "web-1"}.get(peer.id),
+        logs_url=url,
+        ticket_keys=lambda: {"version": 7},
+        registry=registry,
     )
     yield found
     found._session.close()
@@ -124,7 +129,12 @@ def test_a_busy_stores_answer_is_passed_on(gateway: Gateway, store: Store) -> No
 
 
 def test_a_store_that_is_gone_means_try_again(registry: CollectorRegistry) -> None:
-    gateway = Gateway(name_of=lambda _: "web-1", logs_url="http://127.0.0.1:9", registry=registry)
+    gateway = Gateway(
+        name_of=lambda _: "web-1",
+        logs_url="http://127.0.0.1:9",
+        ticket_keys=lambda: {"version": 7},
+        registry=registry,
+    )
     assert push(gateway, json.dumps(PUSH).encode(), who=peer())[0] == "503"
     gateway._session.close()
 
@@ -155,3 +165,25 @@ def test_hostile_pushes_are_refused(
 def test_nothing_else_is_served(gateway: Gateway) -> None:
     assert push(gateway, b"", who=peer(), path="/loki/api/v1/query")[0] == "404"
     assert push(gateway, b"", who=peer(), method="GET")[0] == "405"
+
+
+def test_a_node_is_given_the_ticket_keys(gateway: Gateway) -> None:
+    status, headers, body = push(gateway, b"", who=peer(), method="GET", path=KEYS_PATH)
+    assert (status, headers["Content-Type"]) == ("200", "application/json")
+    assert json.loads(body) == {"version": 7}
+    assert push(gateway, b"", who=peer(), path=KEYS_PATH)[0] == "405"
+
+
+@pytest.mark.parametrize("who", [None, peer("n2"), peer(role=Role.OPERATOR)])
+def test_nobody_else_is_given_them(gateway: Gateway, who: Identity | None) -> None:
+    assert push(gateway, b"", who=who, method="GET", path=KEYS_PATH)[0] == "403"
+
+
+def test_keys_that_the_signer_does_not_give_now_are_to_be_asked_for_again(
+    gateway: Gateway,
+) -> None:
+    def away() -> Any:
+        raise UnreachableError("the signer does not answer")
+
+    gateway.ticket_keys = away
+    assert push(gateway, b"", who=peer(), method="GET", path=KEYS_PATH)[0] == "503"

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -8,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from typing_extensions import override
 
 from narthex_exporter.contract import tickets
 from narthex_exporter.contract.enrolment import ca_pin
@@ -21,13 +24,17 @@ from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.wire import new_run_id
 from narthex_exporter.transport.identity import Role, identify, node_dns_name
 from narthex_exporter.transport.keys import key_pem, make_csr, new_key, public_key_info
+from narthex_exporter.transport.server import PEER_UID
 from narthex_exporter.transport.tls import TLSFiles, client_context, server_context
+from narthex_operator.commands import signer as signer_command
 from narthex_operator.errors import LimitedError, UnreachableError
 from narthex_operator.security.certificates import generation_of, signature_valid, unbase64
 from narthex_operator.security.chain import canonical
 from narthex_operator.security.signer_client import SignerClient, SignerRefusedError
+from narthex_operator.signer.app import SignerApp
 from narthex_operator.signer.keystore import TICKET_KEY_SECONDS, KeyStoreError, open_key_store
 from narthex_operator.signer.ledger import Ledger, LedgerError, verified
+from narthex_operator.signer.limits import Buckets
 from narthex_operator.signer.messages import (
     CheckpointRequest,
     NodeCertificateRequest,
@@ -231,15 +238,118 @@ def test_a_ticket_that_says_too_much_is_not_signed(
 
 
 def test_one_subject_cannot_have_tickets_without_end(signer: SignerClient) -> None:
-    claims = claims_for(signer)
+    claims = [claims_for(signer)] * 256
+    # What a run on a thousand nodes takes is let through.
+    for _ in range(15):
+        signer.tickets(claims)
 
     def exhaust() -> None:
-        for _ in range(400):
-            signer.ticket(claims)
+        # On a busy machine what comes back meanwhile is to be taken too.
+        for _ in range(40):
+            signer.tickets(claims)
 
     with pytest.raises(LimitedError):
         exhaust()
     assert signer.ticket(claims_for(signer, sub="user:2"))
+
+
+def test_a_batch_is_counted_by_its_tickets() -> None:
+    now = [0.0]
+    buckets = Buckets(burst=10, per_second=1, clock=lambda: now[0])
+    assert buckets.take("a", 7)
+    assert not buckets.take("a", 4)
+    assert buckets.take("a", 3)
+    assert not buckets.take("a")
+    now[0] += 2
+    assert not buckets.take("a", 3)
+    assert buckets.take("a", 2)
+
+
+def test_a_batch_is_signed_in_order_written_down_by_row_and_waited_for_once(
+    signer: SignerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [
+        claims_for(signer, aud=f"node:n{n}", jti=f"{n:08}", ph=tickets.body_digest(b""))
+        for n in range(256)
+    ]
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        synced.append(number)
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    signed = signer.tickets(wanted)
+    assert len(synced) == 1
+    keys = {
+        entry["kid"]: Ed25519PublicKey.from_public_bytes(unbase64(entry["key"]))
+        for entry in signer.ticket_keys()["keys"]
+    }
+    for number, ticket in enumerate(signed):
+        found = tickets.verify(
+            ticket, keys=keys, cluster=signer.ca().cluster, node=f"n{number}", instance="i1",
+            spend_nonce=lambda _: True, method="GET", target="/api/v1/manifest", body=b"",
+        )  # fmt: skip
+        assert found == wanted[number]
+    rows = list(verified(tmp_path / "signer" / "audit.jsonl"))
+    assert [row["jti"] for row in rows] == [one.jti for one in wanted]
+    assert {row["event"] for row in rows} == {"ticket.signed"}
+    assert {row["sub"] for row in rows} == {"user:1"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sub": "user:2"}, {"sub": "root"}, {"aud": "n1"}, {"exp": 0}, {"nonce": "\n"}]
+)
+def test_one_wrong_ticket_keeps_its_batch_from_being_signed(
+    signer: SignerClient, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    wanted = [claims_for(signer) for _ in range(5)]
+    wanted[3] = claims_for(signer, **changes)
+    with pytest.raises(SignerRefusedError):
+        signer.tickets(wanted)
+    assert not (tmp_path / "signer" / "audit.jsonl").read_bytes()
+    assert len(signer.tickets(wanted[:3])) == 3
+
+
+@pytest.mark.parametrize("count", [0, 257])
+def test_a_batch_has_a_size(signer: SignerClient, count: int) -> None:
+    body = json.dumps({"claims": [claims_for(signer).model_dump()] * count})
+    with pytest.raises(SignerRefusedError, match="claims"):
+        signer._json("POST", "/v1/tickets/batch", _Raw(body))
+
+
+class _Raw(tickets.AuditHead):
+    """A message of another making."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(seq=0, head=text)
+
+    @override
+    def model_dump_json(self, **_: object) -> str:
+        return self.head
+
+
+def test_the_largest_batch_that_nodes_would_read_is_signed(signer: SignerClient) -> None:
+    big = claims_for(
+        signer, rsn="\N{SNOWMAN}" * 1000, htu="/api/v1/" + "x" * 1000, nonce="n" * 250
+    )
+    assert len(signer.tickets([big] * 256)) == 256
+
+
+def test_what_cannot_be_written_down_leaves_no_row_of_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    with contextlib.closing(Ledger(path)) as ledger:
+        ledger.append("a")
+        real = os.write
+        with monkeypatch.context() as full:
+            full.setattr(os, "write", lambda number, data: real(number, data[: len(data) // 2]))
+            with pytest.raises(LedgerError, match="No space left"):
+                ledger.append_many("b", [{"n": n} for n in range(10)])
+        ledger.append_many("c", [{"n": 1}, {"n": 2}])
+    assert [(row["seq"], row["event"]) for row in verified(path)] == [(1, "a"), (2, "c"), (3, "c")]
 
 
 def test_a_checkpoint_is_the_signers_word(signer: SignerClient) -> None:
@@ -366,3 +476,44 @@ def test_another_user_is_hung_up_on(tmp_path: Path) -> None:
     sock.shutdown(socket.SHUT_RDWR)
     thread.join()
     sock.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_only_root_and_the_signers_own_user_may_rotate_its_keys(
+    signer: SignerClient, tmp_path: Path
+) -> None:
+    app = SignerApp(store=FakeStore(), ledger=FakeStore())  # type: ignore[arg-type] # never reached
+    told: list[str] = []
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/v1/ticket-keys/rotate", PEER_UID: 65534}
+    body = b"".join(app(environ, lambda status, _headers: told.append(status)))
+    assert told == ["403 Forbidden"]
+    assert b"only root" in body
+    assert signer.rotate(force=True).version == 2
+
+
+class FakeStore:
+    """What nobody may reach."""
+
+
+def test_the_command_rotates_and_says_what_it_would_break(
+    signer: SignerClient, tmp_path: Path
+) -> None:
+    words = ["rotate", "--socket", str(signer.socket)]
+    refused = CliRunner().invoke(signer_command, words)
+    assert isinstance(refused.exception, SignerRefusedError)
+    assert "would refuse every action" in str(refused.exception)
+    done = CliRunner().invoke(signer_command, [*words, "--force"])
+    assert done.exit_code == 0
+    assert done.output.startswith("rotated to version 2: ")
+
+
+def test_a_rotation_that_cannot_be_written_down_does_not_happen(tmp_path: Path) -> None:
+    with contextlib.closing(open_key_store(tmp_path / "s")) as store:
+        ledger = Ledger(tmp_path / "s" / "audit.jsonl")
+        SignerApp(store=store, ledger=ledger)
+        before = store.ticket_keys()["keys"]
+        ledger.close()
+        with pytest.raises(LedgerError):
+            store.rotate(force=True)
+        assert store.ticket_keys()["keys"] == before
+        assert store.ticket_key()[0] == before[0]["kid"]

@@ -5,6 +5,7 @@ from narthex_operator.db.models.alerts import AlertRow
 from narthex_operator.db.models.audit import AuditCheckpoint, AuditEntry
 from narthex_operator.db.models.nodes import JoinTokenRow, Node
 from narthex_operator.db.models.runs import RunRow
+from narthex_operator.db.models.witness import NodeAuditHead, NodeAuditProblem
 
 __all__ = [
     "AlertRow",
@@ -14,6 +15,8 @@ __all__ = [
     "JoinTokenRow",
     "KnownSource",
     "Node",
+    "NodeAuditHead",
+    "NodeAuditProblem",
     "RunRow",
     "SessionRow",
     "SignInLane",

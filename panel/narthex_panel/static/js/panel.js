@@ -2,6 +2,7 @@
 import { nodesFrom, text } from "./dom.js";
 import * as live from "./live.js";
 import * as refresh from "./refresh.js";
+import * as stream from "./stream.js";
 import * as tables from "./tables.js";
 import * as times from "./times.js";
 
@@ -22,6 +23,7 @@ function attach(root) {
   tables.attach(root);
   live.attach(root);
   refresh.attach(root);
+  stream.attach(root);
   checkConfirmation(root);
 }
 
