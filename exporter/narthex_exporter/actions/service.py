@@ -61,36 +61,51 @@ Manager = Annotated[
 ]
 
 
-class UnitParams(Params):
-    """Parameters of every service action."""
+class SystemUnitParams(Params):
+    """What names one unit of the system's own."""
 
     unit: UnitName
-    user: Manager = ""
+
+    @property
+    def manager(self) -> str:
+        """Whose systemd it belongs to; empty for the system's own."""
+        return ""
 
     @property
     @override
     def resource(self) -> str:
-        return f"service/{self.user}/{self.unit}" if self.user else f"service/{self.unit}"
+        return f"service/{self.manager}/{self.unit}" if self.manager else f"service/{self.unit}"
 
     def units(self, facts: Facts) -> UnitFacts:
         """Give the units of the system, or of the user that is named."""
-        return facts.units.of(self.user) if self.user else facts.units
+        return facts.units.of(self.manager) if self.manager else facts.units
 
     @property
     def service(self) -> str:
         """Name the manager as a step does."""
-        return f"systemd:{self.user}" if self.user else "systemd"
+        return f"systemd:{self.manager}" if self.manager else "systemd"
 
     @override
     def targets(self, facts: Facts) -> Iterable[Target]:
-        if self.user:
-            yield Target("user", (self.user,), f"{self.unit} runs as that user")
+        if self.manager:
+            yield Target("user", (self.manager,), f"{self.unit} runs as that user")
         units = self.units(facts)
         unit = None if units.unavailable() else units.get(self.unit)
         # Both names of an alias; and what a socket or timer would start.
         yield Target("unit", (self.unit,) if unit is None else (self.unit, unit.name))
         for name in unit.triggers if unit else ():
             yield Target("unit", (name,), f"{self.unit} starts it")
+
+
+class UnitParams(SystemUnitParams):
+    """Parameters of every action on a unit of the system or of a user."""
+
+    user: Manager = ""
+
+    @property
+    @override
+    def manager(self) -> str:
+        return self.user
 
 
 class StopParams(UnitParams):
@@ -105,7 +120,7 @@ class StopParams(UnitParams):
             yield Target("unit", (name,), f"it stops with {self.unit}", by_the_way=True)
 
 
-def as_it_is(params: UnitParams, facts: Facts, failed: bool) -> Aftermath:  # noqa: FBT001
+def as_it_is(params: SystemUnitParams, facts: Facts, failed: bool) -> Aftermath:  # noqa: FBT001
     """Tell the unit's states, and what it logged last where the run failed."""
     units = params.units(facts)
     if units.unavailable():
@@ -373,7 +388,7 @@ def reset_failed(params: UnitParams, facts: Facts) -> Planned:
     yield DBusCall(service=params.service, method="ResetFailedUnit", args=(unit.name,))
 
 
-def known(params: UnitParams, facts: Facts) -> UnitFact:
+def known(params: SystemUnitParams, facts: Facts) -> UnitFact:
     """Look up a unit that may be acted on. Raises RefusedError."""
     units = params.units(facts)
     why = units.unavailable()

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 from typing_extensions import override
 
-from narthex_exporter.actions.service import NEEDS, UnitParams, as_it_is, known
+from narthex_exporter.actions.service import NEEDS, SystemUnitParams, as_it_is, known
 from narthex_exporter.contract.errors import RefusedError
 from narthex_exporter.contract.facts import Facts, UnitFact
 from narthex_exporter.contract.spec import Danger, Planned, Target, action
@@ -66,15 +66,6 @@ Content = Annotated[
 ]
 
 
-class SystemUnitParams(UnitParams):
-    """What names one unit of the system: files of users are theirs to edit."""
-
-    user: Annotated[
-        str,
-        Field(title="Of the user", description="Always the system's own.", pattern=r"^$"),
-    ] = ""
-
-
 class DropInParams(SystemUnitParams):
     """What names one drop-in of ours."""
 
@@ -87,7 +78,7 @@ class DropInParams(SystemUnitParams):
 
     @override
     def targets(self, facts: Facts) -> Iterable[Target]:
-        yield from UnitParams.targets(self, facts)
+        yield from SystemUnitParams.targets(self, facts)
         yield Target("file", (self.path,))
 
 

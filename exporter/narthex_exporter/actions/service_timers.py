@@ -275,7 +275,7 @@ def _edit(params: RootTimerParams, facts: Facts) -> Planned:
         action="service.edit-timer-as-root" if old.ROOT else "service.edit-timer",
         params=old.model_dump(mode="json"),
     )
-    for step in changed:  # No `yield from`: a list takes no outcomes.
+    for step in changed:  # noqa: UP028 - a list takes no outcomes of its steps
         yield step
     yield DBusCall(service="systemd", method="Reload")
     yield DBusCall(service="systemd", method="RestartUnit", args=(params.unit, "replace"))
@@ -324,7 +324,8 @@ def _service(params: RootTimerParams) -> str:
 
 
 def _timer(params: RootTimerParams) -> str:
-    lines = [f"OnCalendar={params.calendar}"]
+    # At the times that were shown: systemd's own accuracy is a minute.
+    lines = [f"OnCalendar={params.calendar}", "AccuracySec=1s"]
     if params.persistent:
         lines.append("Persistent=true")
     if params.randomized_delay_seconds:

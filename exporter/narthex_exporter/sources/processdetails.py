@@ -44,6 +44,7 @@ def look(proc: Path, pid: int) -> ProcessDetailFact:
         cgroup = _text(folder / "cgroup")
     with tolerant("namespaces"):
         namespaces = _namespaces(folder / "ns")
+    with tolerant("namespaces of process 1"):
         shared = _namespaces(proc / "1" / "ns")
     links = {}
     for name in ("exe", "cwd", "root"):

@@ -129,8 +129,10 @@ class _Transport(xmlrpc.client.Transport):
         self._path, self._owner, self._seconds = path, owner, seconds
 
     @override
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002
-        return _Connection(self._path, owner=self._owner, seconds=self._seconds)
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        made = _Connection(self._path, owner=self._owner, seconds=self._seconds)
+        self._connection = (host, made)  # What the base class closes.
+        return made
 
     @override
     def parse_response(self, response: Any) -> Any:
