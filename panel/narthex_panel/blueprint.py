@@ -58,7 +58,6 @@ def _install(app: Flask, services: Services, assets: Assets, version: str) -> No
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(
-        as_text=forms.as_text,
         clean=text.clean,
         duration=formats.duration,
         iso=formats.iso,
@@ -69,6 +68,7 @@ def _install(app: Flask, services: Services, assets: Assets, version: str) -> No
         size=formats.size,
         translated=i18n.translated,
         utc=formats.utc,
+        written=forms.written,
     )
 
     def values() -> Mapping[str, Any]:

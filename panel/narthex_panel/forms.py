@@ -11,7 +11,11 @@ _CLASS: Final = re.compile(r"\[(?:\\.|[^\]\\])*\]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One field of a form: ``kind`` is text, lines, number, choice or switch."""
+    """One field of a form.
+
+    ``kind`` is ``text``, ``number``, ``choice``, ``switch``, ``list`` (of texts, one a line) or
+    ``lines`` (one text of many lines).
+    """
 
     name: str
     kind: str
@@ -44,17 +48,30 @@ def parse(fields: tuple[Field, ...], form: Mapping[str, str]) -> dict[str, Any]:
             found[field.name] = form.get(field.name) in {"1", "on", "true"}
         elif field.name in form and (form[field.name] or field.required):
             value = form[field.name]
-            if field.kind == "lines":
-                found[field.name] = [line for line in value.splitlines() if line]
-                continue
-            number = field.kind == "number" and _INTEGER.fullmatch(value.strip())
-            found[field.name] = int(value) if number else value
+            found[field.name] = _parsed(field, value)
     return found
+
+
+def written(value: Any) -> str:
+    """Write a parameter as a form holds it: what ``parse`` reads back."""
+    if isinstance(value, list | tuple):
+        return "\n".join(map(str, value))
+    return ("1" if value else "") if isinstance(value, bool) else str(value)
+
+
+def _parsed(field: Field, value: str) -> Any:
+    if field.kind == "number" and _INTEGER.fullmatch(value.strip()):
+        return int(value)
+    # Browsers send line breaks as CR LF.
+    text = value.replace("\r\n", "\n")
+    if field.kind == "list":
+        return [line for line in text.split("\n") if line]
+    return text if field.kind == "lines" else value
 
 
 def complete(fields: tuple[Field, ...], params: Mapping[str, Any]) -> bool:
     """Tell whether every required parameter is there."""
-    return all(params.get(field.name, "") != "" for field in fields if field.required)
+    return all(params.get(field.name, "") not in ("", []) for field in fields if field.required)
 
 
 def html_pattern(pattern: str) -> str:
@@ -82,7 +99,7 @@ def _class(text: str) -> str:
 
 def _field(name: str, part: Mapping[str, Any], *, required: bool) -> Field:
     examples = part.get("examples") or ("",)
-    default = part.get("default")
+    default = None if part.get("type") == "boolean" else part.get("default")
     # What may be left out stands first, so that nothing is chosen by the way.
     optional = "enum" in part and not required and default is None
     return Field(
@@ -91,7 +108,7 @@ def _field(name: str, part: Mapping[str, Any], *, required: bool) -> Field:
         title=str(part.get("title", name)),
         description=str(part.get("description", "")),
         required=required,
-        default=_text(default),
+        default="" if default is None else written(default),
         example=str(examples[0]),
         pattern=html_pattern(str(part.get("pattern", ""))),
         max_length=part.get("maxLength"),
@@ -104,9 +121,10 @@ def _field(name: str, part: Mapping[str, Any], *, required: bool) -> Field:
 def _kind(part: Mapping[str, Any]) -> str:
     if "enum" in part:
         return "choice"
-    return {"integer": "number", "boolean": "switch", "array": "lines"}.get(
-        str(part.get("type")), "text"
-    )
+    if part.get("format") == "multiline":
+        return "lines"
+    kinds = {"integer": "number", "boolean": "switch", "array": "list"}
+    return kinds.get(str(part.get("type")), "text")
 
 
 def _resolved(part: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -121,14 +139,3 @@ def _resolved(part: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str
     target = schema.get("$defs", {}).get(str(reference).rpartition("/")[2], {})
     # What stands beside the reference tells of this field, the target of its type.
     return {**target, **{key: value for key, value in part.items() if key != "$ref"}}
-
-
-def as_text(value: Any) -> str:
-    """Write a parameter as ``parse`` reads it again."""
-    if isinstance(value, bool):
-        return "true" if value else ""
-    return "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _text(default: Any) -> str:
-    return "" if default is None else as_text(default)

@@ -34,6 +34,12 @@ version: 1
 mode: manage
 danger: {process: disruptive, service: disruptive}
 service: {deny: ["lab-protected*"]}
+root_equivalent:
+  - process.start-as-root
+  - service.create-timer-as-root
+  - service.edit-drop-in
+  - service.remove-drop-in
+  - service.revert
 """
 
 
@@ -103,7 +109,9 @@ def machine() -> Iterator[Machine]:
 @pytest.fixture(scope="session")
 def lab(machine: Machine) -> Lab:
     with (machine.root / "etc/group").open("a") as groups:
-        groups.write("narthex:x:900:\n")
+        groups.write("narthex:x:900:\nalice:x:1000:\ndocker:x:901:bob\n")
+    with (machine.root / "etc/passwd").open("a") as users:
+        users.write("alice:x:1000:1000::/tmp:/bin/sh\nbob:x:1001:1000::/tmp:/bin/sh\n")
     for unit in ("narthex-actor.service", "narthex-actor.socket"):
         machine.write(f"/etc/systemd/system/{unit}", (UNITS / unit).read_text())
     machine.write("/etc/systemd/system/narthex-actor.service.d/checkout.conf", DROP_IN)

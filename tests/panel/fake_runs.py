@@ -103,16 +103,7 @@ class FakeRuns:
                 "require_approvals": {"destructive": "2"},
             },
             actions={name: why if "service" in name else "" for name in CATALOGUE},
-            queries={
-                "process.list": "",
-                "process.get": "",
-                "service.list": why,
-                "service.get": why,
-                "host.info": "",
-                **{name: "" for name in QUERIES if "contain" in name or "compose" in name},
-                "image.list": "",
-                "volume.list": "",
-            },
+            queries={name: why if "service" in name else "" for name in QUERIES},
             follows={"process.top": "", "service.journal": why} if self.world.follows else {},
         )
 
@@ -129,14 +120,12 @@ class FakeRuns:
                 f"{ref} does not answer at 10.0.4.11:19100: timed out after 5 s",
                 hint="check the node's network and its exporter",
             )
-        return self._answer(name, params)
+        known = answer_of_containers(name, params, self.world.text)
+        return self._answer(name, params) if known is None else known
 
     def _answer(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         text = self.world.text
-        known = answer_of_containers(name, params, text)
-        if known is not None:
-            return known
-        if name == "process.list":
+        if name.startswith("process."):
             found = [
                 process(4242, text or "nginx", 0.62, 48_000_000, cmdline=text or "nginx: worker"),
                 process(811, "postgres", 1.84, 2_480_000_000, user="postgres"),
@@ -163,6 +152,8 @@ class FakeRuns:
             ]
             if self.world.mode == "empty":
                 kept = []
+            if name != "process.list":
+                return _of_processes(name, params, kept, text)
             return {"processes": kept, "total": len(kept)}
         if name == "service.list":
             units = [
@@ -173,6 +164,8 @@ class FakeRuns:
                     "active_state": active,
                     "sub_state": sub,
                     "unit_file_state": file_state,
+                    "memory_bytes": 48_000_000 if active == "active" else None,
+                    "next_elapse": (self.world.time + timedelta(hours=3)).isoformat(),
                 }
                 for unit, description, active, sub, file_state in _UNITS
             ]
@@ -180,9 +173,10 @@ class FakeRuns:
         if name == "service.get":
             row = next((row for row in _UNITS if row[0] == params["unit"]), None)
             if row is None:
-                return {"unit": None, "journal": []}
+                return dict(QUERIES[name].result(unit=None).model_dump(mode="json"))
             unit, description, active, sub, file_state = row
             return {
+                **_unit_detail(unit, text),
                 "unit": {
                     "name": unit,
                     "description": text or description,
@@ -411,3 +405,64 @@ class FakeAsking:
             failures=tuple(failures),
             seconds=0.1,
         )
+
+
+def _of_processes(
+    name: str, params: Mapping[str, Any], found: list[dict[str, Any]], text: str
+) -> dict[str, Any]:
+    """Answer process.tree, process.get and process.environment."""
+    if name == "process.environment":
+        return {"variables": [text or "HOME=/srv/app", "API_TOKEN=***"]}
+    if name == "process.tree":
+        rows = [{**one, "depth": 0 if n == 0 else 1 + n % 3, "matches": n % 4 != 1}
+                for n, one in enumerate(found)]  # fmt: skip
+        return {"processes": rows, "total": len(rows)}
+    one = next((one for one in found if one["pid"] == params["pid"]), None)
+    detail: dict[str, Any] = QUERIES[name].result(process=None).model_dump(mode="json")
+    if one is None:
+        return detail
+    child = {**process(5000, text or "worker", 0.02, 9_000_000), "depth": 0, "matches": True}
+    return {
+        **detail,
+        "process": {**one, "owner_user_unit": ""},
+        "parents": [process(1, text or "systemd", 0.0, 12_000_000, user="root")],
+        "children": [child, {**child, "pid": 5001, "depth": 1}],
+        "executable": text or "/usr/sbin/nginx",
+        "working_directory": text or "/",
+        "files": [{"descriptor": 0, "target": text or "/dev/null"},
+                  {"descriptor": 6, "target": "socket:[12345]"}],
+        "files_total": 2,
+        "sockets": [
+            {"protocol": "tcp", "local": "0.0.0.0:80", "peer": ""},
+            {"protocol": "tcp", "local": "10.0.4.11:80", "peer": text or "10.9.8.7:51514"},
+        ],
+        "limits": [{"name": text or "Max open files", "soft": "1024", "hard": "524288",
+                    "unit": "files"}],
+        "cgroup": text or "0::/system.slice/nginx.service",
+        "namespaces": [{"kind": "net", "number": 4026531840, "shared": True},
+                       {"kind": "pid", "number": 4026532201, "shared": False}],
+        "unreadable": [text] if text else [],
+    }  # fmt: skip
+
+
+def _unit_detail(unit: str, text: str) -> dict[str, Any]:
+    """Give the rest of service.get."""
+    worker = {**process(4242, text or "nginx", 0.1, 48_000_000), "depth": 0, "matches": True}
+    return {
+        "relations": {"Requires": ["sysinit.target", text or "system.slice"],
+                      "After": ["network.target"], "TriggeredBy": ["nginx.socket"]},
+        "unmet": [{"name": "ConditionPathExists", "argument": text or "/srv/www"}],
+        "files": [
+            {"path": f"/lib/systemd/system/{unit}", "drop_in": "",
+             "content": text or "[Service]\nExecStart=/usr/sbin/nginx -g 'daemon on;'\n"},
+            {"path": f"/etc/systemd/system/{unit}.d/limits.conf", "drop_in": "limits",
+             "content": text or "[Service]\nLimitNOFILE=65536\n"},
+        ],
+        "properties": {"KillMode": text or "mixed", "CPUWeight": 100, "CanStop": True},
+        "environment": [text or "API_TOKEN=***"],
+        "commands": [f"ExecStart: {text or '/usr/sbin/nginx'}"],
+        "calendars": [text or "Mon..Fri 02:30"],
+        "last_trigger": NOW.isoformat(),
+        "processes": [worker, {**worker, "pid": 4243, "depth": 1}],
+        "sockets": [{"protocol": "tcp", "local": "0.0.0.0:80", "peer": ""}],
+    }  # fmt: skip

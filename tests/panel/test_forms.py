@@ -3,7 +3,7 @@
 import pytest
 
 from narthex_exporter.actions import CATALOGUE
-from narthex_panel.forms import as_text, complete, fields_of, html_pattern, parse
+from narthex_panel.forms import complete, fields_of, html_pattern, parse, written
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
@@ -45,7 +45,7 @@ def test_lists_are_lines_and_what_was_asked_comes_back_the_same() -> None:
     assert given["command"] == ["serve", "--x y"]
     assert given["read_only"] is True
     assert "volumes" not in given
-    again = parse(fields, {name: as_text(value) for name, value in given.items()})
+    again = parse(fields, {name: written(value) for name, value in given.items()})
     assert again == given
     checked = CATALOGUE["container.run"].params.model_validate(given)
     assert checked == CATALOGUE["container.run"].params.model_validate(again)

@@ -17,9 +17,11 @@ from narthex_exporter.contract.wire import Run, RunState, StepRecord, new_run_id
 from narthex_exporter.queries import CATALOGUE as QUERIES
 from narthex_exporter.sources.containerengines import DOCKER, PODMAN, ContainerEngines
 from narthex_exporter.sources.host import Host
+from narthex_exporter.sources.people import People
 from narthex_exporter.sources.processes import Processes
 from narthex_exporter.sources.smallfiles import SmallFiles
 from narthex_exporter.sources.sockets import Sockets
+from narthex_exporter.sources.supervisord import Supervisord
 from narthex_exporter.sources.systemd import Units
 from narthex_exporter.sources.terminals import Terminals
 
@@ -52,6 +54,8 @@ class ContainerNode:
             sessions=Terminals(),
             sockets=Sockets(processes=processes),
             files=SmallFiles(),
+            accounts=People(),
+            supervisor=Supervisord(),
             containers=ContainerEngines(sockets=sockets, directories=self.programs),
         )
 

@@ -11,6 +11,9 @@ from narthex_exporter.actions import (
     image,
     process,
     service,
+    service_files,
+    service_timers,
+    supervisor,
     volume,
 )
 from narthex_exporter.contract.spec import Action
@@ -18,6 +21,9 @@ from narthex_exporter.contract.spec import Action
 MODULES: Final = (
     process,
     service,
+    service_files,
+    service_timers,
+    supervisor,
     container,
     containercreate,
     containerexec,

@@ -1,6 +1,6 @@
 """Act on systemd's units."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Final
@@ -8,8 +8,9 @@ from typing import Annotated, Final
 from pydantic import Field
 from typing_extensions import override
 
+from narthex_exporter.actions import notices
 from narthex_exporter.contract.errors import RefusedError
-from narthex_exporter.contract.facts import Facts, UnitFact
+from narthex_exporter.contract.facts import Facts, UnitFact, UnitFacts
 from narthex_exporter.contract.spec import Aftermath, Danger, Params, Planned, Target, action
 from narthex_exporter.contract.steps import DBusCall, Note
 
@@ -49,35 +50,87 @@ UnitName = Annotated[
 ]
 
 
-class UnitParams(Params):
-    """Parameters of every service action."""
+Manager = Annotated[
+    str,
+    Field(
+        title="Of the user",
+        description="Whose systemd the unit belongs to; empty for the system's own.",
+        examples=["alice"],
+        pattern=r"^(?:[a-zA-Z_][a-zA-Z0-9._-]{0,31})?$",
+    ),
+]
+
+
+class SystemUnitParams(Params):
+    """What names one unit of the system's own."""
 
     unit: UnitName
 
     @property
+    def manager(self) -> str:
+        """Whose systemd it belongs to; empty for the system's own."""
+        return ""
+
+    @property
     @override
     def resource(self) -> str:
-        return f"service/{self.unit}"
+        return f"service/{self.manager}/{self.unit}" if self.manager else f"service/{self.unit}"
+
+    def units(self, facts: Facts) -> UnitFacts:
+        """Give the units of the system, or of the user that is named."""
+        return facts.units.of(self.manager) if self.manager else facts.units
+
+    @property
+    def service(self) -> str:
+        """Name the manager as a step does."""
+        return f"systemd:{self.manager}" if self.manager else "systemd"
 
     @override
     def targets(self, facts: Facts) -> Iterable[Target]:
-        unit = None if facts.units.unavailable() else facts.units.get(self.unit)
+        if self.manager:
+            yield Target("user", (self.manager,), f"{self.unit} runs as that user")
+        units = self.units(facts)
+        unit = None if units.unavailable() else units.get(self.unit)
         # Every name that it goes by; and what a socket or timer would start.
         yield Target("unit", _names(self.unit, unit))
         for name in unit.triggers if unit else ():
-            yield Target("unit", _names(name, facts.units.get(name)), f"{self.unit} starts it")
+            yield Target("unit", _names(name, units.get(name)), f"{self.unit} starts it")
 
 
 def _names(asked: str, unit: UnitFact | None) -> tuple[str, ...]:
     return (asked,) if unit is None else tuple(dict.fromkeys((asked, unit.name, *unit.aliases)))
 
 
-def as_it_is(params: UnitParams, facts: Facts, failed: bool) -> Aftermath:  # noqa: FBT001
+class UnitParams(SystemUnitParams):
+    """Parameters of every action on a unit of the system or of a user."""
+
+    user: Manager = ""
+
+    @property
+    @override
+    def manager(self) -> str:
+        return self.user
+
+
+class StopParams(UnitParams):
+    """Parameters of what stops a unit."""
+
+    @override
+    def targets(self, facts: Facts) -> Iterable[Target]:
+        yield from UnitParams.targets(self, facts)
+        units = self.units(facts)
+        unit = None if units.unavailable() else units.get(self.unit)
+        for name in notices.stops_too(unit, units) if unit else ():
+            yield Target("unit", (name,), f"it stops with {self.unit}", by_the_way=True)
+
+
+def as_it_is(params: SystemUnitParams, facts: Facts, failed: bool) -> Aftermath:  # noqa: FBT001
     """Tell the unit's states, and what it logged last where the run failed."""
-    if facts.units.unavailable():
+    units = params.units(facts)
+    if units.unavailable():
         return Aftermath()
-    unit = facts.units.get(params.unit)
-    evidence = tuple(facts.units.journal(params.unit, lines=JOURNAL_LINES)) if failed else ()
+    unit = units.get(params.unit)
+    evidence = tuple(units.journal(params.unit, lines=JOURNAL_LINES)) if failed else ()
     if unit is None:
         return Aftermath(state={"exists": False}, evidence=evidence)
     state = {
@@ -118,11 +171,11 @@ def start(params: UnitParams, facts: Facts) -> Planned:
 
     Units that it conflicts with are stopped.
     """
-    unit = _loaded(params, facts)
+    unit = loaded(params, facts)
     if unit.active_state in {"active", "reloading"}:
         yield Note(text=f"{unit.name} is running already: there is nothing to do")
         return
-    yield _job("StartUnit", unit)
+    yield _job(params, "StartUnit", unit)
 
 
 @action(
@@ -135,18 +188,19 @@ def start(params: UnitParams, facts: Facts) -> Planned:
     after=as_started,
     settle_seconds=_SETTLE_SECONDS,
 )
-def stop(params: UnitParams, facts: Facts) -> Planned:
+def stop(params: StopParams, facts: Facts) -> Planned:
     """Stop one systemd unit.
 
     Connections that it holds are dropped, and units that require it are stopped too. It starts
     again at boot if it is enabled.
     """
-    unit = _known(params, facts)
+    unit = known(params, facts)
     if unit.active_state in {"inactive", "failed"}:
         yield Note(text=f"{unit.name} is not running: there is nothing to do")
         return
-    yield from _dependents(unit)
-    yield _job("StopUnit", unit)
+    yield from _noticed(params, unit, facts)
+    yield from notices.started_again(unit, params.units(facts), params.user)
+    yield _job(params, "StopUnit", unit)
 
 
 @action(
@@ -158,14 +212,14 @@ def stop(params: UnitParams, facts: Facts) -> Planned:
     after=as_started,
     settle_seconds=_SETTLE_SECONDS,
 )
-def restart(params: UnitParams, facts: Facts) -> Planned:
+def restart(params: StopParams, facts: Facts) -> Planned:
     """Stop and start one systemd unit.
 
     Connections that it holds are dropped; one that is not running is started.
     """
-    unit = _loaded(params, facts)
-    yield from _dependents(unit)
-    yield _job("RestartUnit", unit)
+    unit = loaded(params, facts)
+    yield from _noticed(params, unit, facts)
+    yield _job(params, "RestartUnit", unit)
 
 
 @action(
@@ -181,14 +235,14 @@ def reload(params: UnitParams, facts: Facts) -> Planned:
 
     Connections are kept. The service itself decides what it can change without a restart.
     """
-    unit = _loaded(params, facts)
+    unit = loaded(params, facts)
     if unit.active_state != "active":
         raise RefusedError(
             f"{unit.name} is not running, so it cannot reload", hint="start it instead"
         )
     if not unit.can_reload:
         raise RefusedError(f"{unit.name} cannot reload", hint="restart it instead")
-    yield _job("ReloadUnit", unit)
+    yield _job(params, "ReloadUnit", unit)
 
 
 @action(
@@ -204,13 +258,15 @@ def enable(params: UnitParams, facts: Facts) -> Planned:
 
     It is not started now.
     """
-    unit = _loaded(params, facts)
+    unit = loaded(params, facts)
     if unit.unit_file_state == "enabled":
         yield Note(text=f"{unit.name} is enabled already: there is nothing to do")
         return
     _installable(unit)
-    yield DBusCall(service="systemd", method="EnableUnitFiles", args=((unit.name,), False, False))
-    yield DBusCall(service="systemd", method="Reload")
+    yield DBusCall(
+        service=params.service, method="EnableUnitFiles", args=((unit.name,), False, False)
+    )
+    yield DBusCall(service=params.service, method="Reload")
 
 
 @action(
@@ -226,14 +282,14 @@ def disable(params: UnitParams, facts: Facts) -> Planned:
 
     It is not stopped now, and other units may still start it.
     """
-    unit = _known(params, facts)
+    unit = known(params, facts)
     if unit.unit_file_state == "disabled":
         yield Note(text=f"{unit.name} is disabled already: there is nothing to do")
         return
     _installable(unit)
     runtime = unit.unit_file_state.endswith("-runtime")
-    yield DBusCall(service="systemd", method="DisableUnitFiles", args=((unit.name,), runtime))
-    yield DBusCall(service="systemd", method="Reload")
+    yield DBusCall(service=params.service, method="DisableUnitFiles", args=((unit.name,), runtime))
+    yield DBusCall(service=params.service, method="Reload")
 
 
 @action(
@@ -249,7 +305,7 @@ def mask(params: UnitParams, facts: Facts) -> Planned:
 
     It is not stopped now.
     """
-    unit = _known(params, facts)
+    unit = known(params, facts)
     if unit.unit_file_state in {"masked", "masked-runtime"}:
         yield Note(text=f"{unit.name} is masked already: there is nothing to do")
         return
@@ -260,8 +316,10 @@ def mask(params: UnitParams, facts: Facts) -> Planned:
             hint="disable and stop it instead",
         )
     yield from _dependents(unit)
-    yield DBusCall(service="systemd", method="MaskUnitFiles", args=((unit.name,), False, False))
-    yield DBusCall(service="systemd", method="Reload")
+    yield DBusCall(
+        service=params.service, method="MaskUnitFiles", args=((unit.name,), False, False)
+    )
+    yield DBusCall(service=params.service, method="Reload")
 
 
 @action(
@@ -274,13 +332,48 @@ def mask(params: UnitParams, facts: Facts) -> Planned:
 )
 def unmask(params: UnitParams, facts: Facts) -> Planned:
     """Make it possible to start one systemd unit again."""
-    unit = _known(params, facts)
+    unit = known(params, facts)
     if unit.unit_file_state not in {"masked", "masked-runtime"}:
         yield Note(text=f"{unit.name} is not masked: there is nothing to do")
         return
     runtime = unit.unit_file_state == "masked-runtime"
-    yield DBusCall(service="systemd", method="UnmaskUnitFiles", args=((unit.name,), runtime))
-    yield DBusCall(service="systemd", method="Reload")
+    yield DBusCall(service=params.service, method="UnmaskUnitFiles", args=((unit.name,), runtime))
+    yield DBusCall(service=params.service, method="Reload")
+
+
+class ReloadParams(Params):
+    """Parameters of service.daemon-reload."""
+
+    user: Manager = ""
+
+    @property
+    @override
+    def resource(self) -> str:
+        return f"systemd/{self.user or 'system'}"
+
+    @override
+    def targets(self, facts: Facts) -> Iterable[Target]:
+        if self.user:
+            yield Target("user", (self.user,), "its systemd reads its unit files again")
+
+
+@action(
+    name="service.daemon-reload",
+    title="Read unit files again",
+    danger=Danger.SAFE,
+    needs=NEEDS,
+    timeout_seconds=60,
+)
+def daemon_reload(params: ReloadParams, facts: Facts) -> Planned:
+    """Have systemd read its unit files again.
+
+    Units that run go on as they are; what changed holds when they are started anew.
+    """
+    why = (facts.units.of(params.user) if params.user else facts.units).unavailable()
+    if why:
+        raise RefusedError(f"services cannot be managed on this node: {why}")
+    service = f"systemd:{params.user}" if params.user else "systemd"
+    yield DBusCall(service=service, method="Reload")
 
 
 @action(
@@ -292,18 +385,20 @@ def unmask(params: UnitParams, facts: Facts) -> Planned:
 )
 def reset_failed(params: UnitParams, facts: Facts) -> Planned:
     """Clear the failed state of one systemd unit, and its count of restarts."""
-    unit = _known(params, facts)
+    unit = known(params, facts)
     if unit.active_state != "failed":
         yield Note(text=f"{unit.name} has not failed: there is nothing to do")
         return
-    yield DBusCall(service="systemd", method="ResetFailedUnit", args=(unit.name,))
+    yield DBusCall(service=params.service, method="ResetFailedUnit", args=(unit.name,))
 
 
-def _known(params: UnitParams, facts: Facts) -> UnitFact:
-    why = facts.units.unavailable()
+def known(params: SystemUnitParams, facts: Facts) -> UnitFact:
+    """Look up a unit that may be acted on. Raises RefusedError."""
+    units = params.units(facts)
+    why = units.unavailable()
     if why:
         raise RefusedError(f"services cannot be managed on this node: {why}")
-    unit = facts.units.get(params.unit)
+    unit = units.get(params.unit)
     if unit is None:
         raise RefusedError(
             f"there is no unit {params.unit} on this node", hint="check the name in Services"
@@ -325,8 +420,9 @@ def _known(params: UnitParams, facts: Facts) -> UnitFact:
     return unit
 
 
-def _loaded(params: UnitParams, facts: Facts) -> UnitFact:
-    unit = _known(params, facts)
+def loaded(params: UnitParams, facts: Facts) -> UnitFact:
+    """Look up a unit that may be acted on, and that systemd could load. Raises RefusedError."""
+    unit = known(params, facts)
     if unit.load_state == "masked":
         raise RefusedError(f"{unit.name} is masked", hint="unmask it first")
     if unit.load_state != "loaded":
@@ -352,5 +448,15 @@ def _dependents(unit: UnitFact) -> Generator[Note, None, None]:
         yield Note(text=f"required by {names}" + (f" and {more} more" if more > 0 else ""))
 
 
-def _job(method: str, unit: UnitFact) -> DBusCall:
-    return DBusCall(service="systemd", method=method, args=(unit.name, "replace"))
+def _noticed(params: UnitParams, unit: UnitFact, facts: Facts) -> Iterator[Note]:
+    also = notices.stops_too(unit, params.units(facts))
+    yield from _dependents(unit)
+    further = [name for name in also if name not in unit.required_by]
+    if further:
+        yield Note(text=f"stops with it: {', '.join(further[:_SHOWN_DEPENDENTS])}")
+    if not params.user:
+        yield from notices.of_unit(unit, facts)
+
+
+def _job(params: UnitParams, method: str, unit: UnitFact) -> DBusCall:
+    return DBusCall(service=params.service, method=method, args=(unit.name, "replace"))

@@ -98,6 +98,7 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
             needs={
                 "systemd": hands.facts.units.unavailable,
                 "containers": hands.facts.containers.unavailable,
+                "supervisor": hands.facts.supervisor.unavailable,
             },
         )
         instance = secrets.token_hex(16)

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from narthex_exporter.contract.containerfacts import ContainerFacts
 from narthex_exporter.contract.facts import (
+    AccountFacts,
     FileFacts,
     HostFacts,
     ProcessFacts,
     SessionFacts,
     SocketFacts,
+    SupervisorFacts,
     UnitFacts,
 )
 
@@ -24,3 +26,5 @@ class NodeFacts:
     sockets: SocketFacts
     files: FileFacts
     containers: ContainerFacts
+    accounts: AccountFacts
+    supervisor: SupervisorFacts

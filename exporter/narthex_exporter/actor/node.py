@@ -10,14 +10,17 @@ from narthex_exporter.actor.confirm import Confirmations
 from narthex_exporter.actor.engines import EngineCalls
 from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.runner import Runner
+from narthex_exporter.actor.supervisord import SupervisordCaller
 from narthex_exporter.actor.systemd import SystemdCaller
 from narthex_exporter.actor.transient import PROGRAM, Launcher, launcher_for
 from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.sources.containerengines import DOCKER, PODMAN, SOCKETS, ContainerEngines
 from narthex_exporter.sources.host import Host
+from narthex_exporter.sources.people import People
 from narthex_exporter.sources.processes import Processes
 from narthex_exporter.sources.smallfiles import SmallFiles
 from narthex_exporter.sources.sockets import Sockets
+from narthex_exporter.sources.supervisord import Supervisord
 from narthex_exporter.sources.systemd import Units
 from narthex_exporter.sources.terminals import Terminals
 
@@ -88,10 +91,12 @@ class Hands:
 def open_node(config: Config) -> Hands:
     """Put together what reads and changes this node."""
     processes = Processes(protected=config.protected)
+    supervisor = Supervisord()
     runner = Runner(
         start_ticks=processes.start_ticks,
         dbus=SystemdCaller(),
         engines=EngineCalls(sockets=config.engine_sockets),
+        supervisor=SupervisordCaller(supervisord=supervisor),
     )
     launcher = launcher_for(runner, program=config.program)
     facts = NodeFacts(
@@ -102,6 +107,8 @@ def open_node(config: Config) -> Hands:
         sockets=Sockets(processes=processes),
         files=SmallFiles(),
         containers=ContainerEngines(sockets=config.engine_sockets),
+        accounts=People(),
+        supervisor=supervisor,
     )
     confirmations = Confirmations(
         folder=config.state_dir / "confirm",

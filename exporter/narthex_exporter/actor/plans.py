@@ -17,7 +17,7 @@ from narthex_exporter.contract.steps import (
     WriteFile,
     as_json,
 )
-from narthex_exporter.contract.wire import PlannedStep, PlanReply, UndoHint, plan_digest
+from narthex_exporter.contract.wire import Offer, PlannedStep, PlanReply, UndoHint, plan_digest
 
 _DIFF_CHARACTERS: Final = 64 * 1024
 
@@ -32,6 +32,7 @@ class Plan:
     notes: tuple[str, ...]
     complete: bool
     undo: UndoHint | None = None
+    offers: tuple[Offer, ...] = ()
 
     @property
     def guard(self) -> Guard | None:
@@ -65,6 +66,7 @@ class Plan:
                 for step, exact in zip(self.steps, self.exact, strict=True)
             ),
             notes=self.notes,
+            offers=self.offers,
             diff=self.diff,
             digest=self.digest,
             complete=self.complete,
@@ -80,20 +82,20 @@ def make_plan(action: Action[Any], params: Params, facts: Facts) -> Plan:
     Raises RefusedError where the plan refuses.
     """
     steps: list[Step] = []
-    notes: list[str] = []
+    notes: list[Note] = []
     complete = True
     undo = None if action.inverse is None else _same(action.inverse, params)
     generator: Planned = action.plan(params, facts)
     try:
         for item in generator:
             match item:
-                case Note(text=text):
-                    notes.append(text)
+                case Note():
+                    notes.append(item)
                 case Undo():
                     undo = UndoHint(action=item.action, params=dict(item.params))
                 case Look(step=step):
                     steps.append(step)
-                    notes.append("what follows depends on how the last step turns out")
+                    notes.append(Note(text="what follows depends on how the last step turns out"))
                     complete = False
                     break
                 case step:
@@ -105,9 +107,14 @@ def make_plan(action: Action[Any], params: Params, facts: Facts) -> Plan:
         action=action,
         resource=params.resource,
         steps=tuple(steps),
-        notes=tuple(notes),
+        notes=tuple(note.text for note in notes),
         complete=complete,
         undo=undo,
+        offers=tuple(
+            Offer(text=note.text, action=note.action, params=dict(note.params))
+            for note in notes
+            if note.action
+        ),
     )
 
 

@@ -121,6 +121,13 @@ class ContainerPolicy(_Section):
         return tuple(f"{one}*" if one.endswith("/") else one for one in self.registries)
 
 
+class SupervisorPolicy(_Section):
+    """Which programs of supervisord may be acted on."""
+
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] | None = None
+
+
 class _Lists(NamedTuple):
     """The names that a policy denies and allows of one kind, and the word for the first."""
 
@@ -144,6 +151,7 @@ class Policy(_Section):
     service: ServicePolicy = ServicePolicy()
     process: ProcessPolicy = ProcessPolicy()
     container: ContainerPolicy = ContainerPolicy()
+    supervisor: SupervisorPolicy = SupervisorPolicy()
     rate: dict[Danger, Annotated[Rate, BeforeValidator(Rate.parse)]] = {}
     require_approvals: dict[Danger, Annotated[int, Field(ge=1, le=_MOST_APPROVALS)]] = {}
 
@@ -240,6 +248,7 @@ class Policy(_Section):
             "unit": _Lists("service.deny", self.service.deny, self.service.allow),
             "user": _Lists("process.protect_users", self.process.protect_users, None),
             "process": _Lists("process.protect_comm", self.process.protect_comm, None),
+            "program": _Lists("supervisor.deny", self.supervisor.deny, self.supervisor.allow),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -303,6 +312,9 @@ class Policy(_Section):
         registries = self.container.registries
         where = "any registry" if registries is None else _words(registries)
         lines.append(f"Images may come from: {where}.")
+        if self.supervisor.allow is not None:
+            lines.append(f"Programs of supervisord allowed: {_words(self.supervisor.allow)}.")
+        lines.append(f"Programs of supervisord denied: {_words(self.supervisor.deny)}.")
         return lines
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, Protocol
 
+from narthex_exporter.actor.exits import how_it_ended
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.contract.facts import Waiting
 from narthex_exporter.contract.steps import (
@@ -28,6 +29,7 @@ from narthex_exporter.contract.steps import (
     SetPriority,
     Signal,
     Step,
+    SupervisorCall,
     WriteFile,
 )
 from narthex_exporter.contract.wire import RunState
@@ -89,6 +91,16 @@ class Caller(Protocol):
         ...
 
 
+class SupervisorCaller(Protocol):
+    """Carry out calls of supervisord; see ``actor/supervisord.py``."""
+
+    def call(
+        self, step: SupervisorCall, *, timeout_seconds: float, cancelled: threading.Event
+    ) -> tuple[RunState, int, str]:
+        """Call, and wait for what comes of it. Returns state, code and what happened."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
     """Carry out steps. ``start_ticks`` tells when a process started, to know a reused pid."""
@@ -96,6 +108,7 @@ class Runner:
     start_ticks: Callable[[int], int | None]
     dbus: Caller
     engines: EngineCaller | None = None
+    supervisor: SupervisorCaller | None = None
     directories: tuple[Path, ...] = _DIRECTORIES
     owner_uid: int = 0
     kept_bytes: int = _KEPT_BYTES
@@ -130,6 +143,9 @@ class Runner:
             case EngineCall():
                 limit = min(step.timeout_seconds, timeout_seconds)
                 state, code, output = self._engine(step, limit, cancelled, progress)
+            case SupervisorCall():
+                limit = min(step.timeout_seconds, timeout_seconds)
+                state, code, output = self._supervisor(step, limit, cancelled)
             case Guard() | Confirm():
                 # The execution's own: they are about the run, not about the machine.
                 raise RunnerError(f"{step.kind} is not a step to run by itself")
@@ -208,6 +224,13 @@ class Runner:
         return self.engines.call(
             step, timeout_seconds=timeout_seconds, cancelled=cancelled, progress=progress
         )
+
+    def _supervisor(
+        self, step: SupervisorCall, timeout_seconds: float, cancelled: threading.Event
+    ) -> tuple[RunState, int, str]:
+        if self.supervisor is None:
+            raise RunnerError("this actor was built without supervisord")
+        return self.supervisor.call(step, timeout_seconds=timeout_seconds, cancelled=cancelled)
 
     def _program(
         self,
@@ -291,7 +314,9 @@ class Runner:
             limit = min(step.wait_seconds, timeout_seconds)
             while self.clock() - began < limit:
                 if _ended(descriptor, _TICK_SECONDS):
-                    return RunState.SUCCEEDED, 0, f"exited in {self.clock() - began:.1f} s"
+                    seconds = self.clock() - began
+                    how = how_it_ended(descriptor, step.pid) or f"after {step.signal}"
+                    return RunState.SUCCEEDED, 0, f"exited in {seconds:.1f} s, {how}"
                 if cancelled.is_set():
                     return RunState.CANCELLED, 1, f"{step.signal} was sent; not waited for"
         return RunState.FAILED, 1, f"{step.signal} was sent; still alive after {limit:g} s"

@@ -1,9 +1,10 @@
 """Call systemd over D-Bus and wait for the job that the call makes."""
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +12,15 @@ from typing import Any, Final
 from narthex_exporter.actor.runner import RunnerError
 from narthex_exporter.contract.steps import DBusCall
 from narthex_exporter.contract.wire import RunState
-from narthex_exporter.sources.dbus import SYSTEM_BUS, Bus, BusError, CallError, connect
-from narthex_exporter.sources.systemd import MANAGER
+from narthex_exporter.sources.dbus import (
+    SYSTEM_BUS,
+    Bus,
+    BusError,
+    CallError,
+    connect,
+    connect_direct,
+)
+from narthex_exporter.sources.systemd import MANAGER, manager_socket
 
 _TICK_SECONDS: Final = 0.2
 
@@ -37,9 +45,10 @@ _CHANGES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemdCaller:
-    """Carry out D-Bus steps on systemd's manager."""
+    """Carry out D-Bus steps on systemd's manager, or on a user's."""
 
     bus_socket: Path = SYSTEM_BUS
+    users: Path = Path("/run/user")
     clock: Callable[[], float] = time.monotonic
 
     def call(
@@ -47,12 +56,13 @@ class SystemdCaller:
     ) -> tuple[RunState, int, str]:
         """Call, and wait for the job if one is made. Returns state, code and what happened."""
         signature = _SIGNATURES.get(step.method)
-        if step.service != "systemd" or signature is None:
+        service, _, user = step.service.partition(":")
+        if service != "systemd" or step.service.endswith(":") or signature is None:
             raise RunnerError(f"{step.service}: {step.method} is not a call that may be made")
         body = tuple(list(arg) if isinstance(arg, tuple) else arg for arg in step.args)
         deadline = self.clock() + timeout_seconds
         try:
-            with connect(self.bus_socket) as bus:
+            with self._connected(user) as bus:
                 if step.method in _JOBS:
                     return self._job(
                         bus, (step.method, signature, body), deadline=deadline, cancelled=cancelled
@@ -63,6 +73,16 @@ class SystemdCaller:
         except (CallError, BusError) as error:
             return RunState.FAILED, 1, str(error)
         return RunState.SUCCEEDED, 0, _told(step.method, reply)
+
+    @contextlib.contextmanager
+    def _connected(self, user: str) -> Iterator[Bus]:
+        if not user:
+            with connect(self.bus_socket) as bus:
+                yield bus
+            return
+        path, uid = manager_socket(user, self.users)
+        with connect_direct(path, owner=uid) as bus:
+            yield bus
 
     def _job(
         self,

@@ -39,10 +39,10 @@ class Target:
     """Something that an action touches, for the node's policy to judge.
 
     ``kind`` is ``unit``, ``user``, ``process``, ``container``, ``image``, ``volume``,
-    ``network``, ``project``, ``port`` or ``file``; ``names`` are all that it goes by (an alias and
-    the unit's own name), any of which may be protected. ``why`` tells how it is touched, where
-    that is not plain. What is touched only by the way (the unit that owns a process) must not be
-    denied, but need not be allowed.
+    ``network``, ``project``, ``port``, ``file`` or ``program`` (of supervisord); ``names`` are
+    all that it goes by (an alias and the unit's own name), any of which may be protected. ``why``
+    tells how it is touched, where that is not plain. What is touched only by the way (the unit
+    that owns a process) must not be denied, but need not be allowed.
     """
 
     kind: str
@@ -182,11 +182,13 @@ class Query(Generic[Q, R]):
     needs: frozenset[str] = frozenset()
     timeout_seconds: float = 10.0
     own_permission: str = ""
+    sensitive: bool = False
 
     @property
     def permission(self) -> str:
-        """The permission that a user must hold."""
-        return self.own_permission or f"query:{self.name}"
+        """The permission that a user must hold; of the roles only the admin has ``inspect``."""
+        own = f"inspect:{self.name}" if self.sensitive else f"query:{self.name}"
+        return self.own_permission or own
 
     @property
     def summary(self) -> str:
@@ -270,10 +272,12 @@ def query(
     needs: set[str] | None = None,
     timeout_seconds: float = 10.0,
     permission: str = "",
+    sensitive: bool = False,
 ) -> Callable[[Read[Q, R]], Query[Q, R]]:
     """Turn a reading function into a Query; its docstring and annotations are used.
 
     ``permission`` is another than ``query:<name>``, for what not everybody who looks may see.
+    ``sensitive`` queries tell what may hold secrets, and need ``inspect:<name>``.
     """
 
     def declare(read: Read[Q, R]) -> Query[Q, R]:
@@ -286,6 +290,7 @@ def query(
             needs=frozenset(needs or ()),
             timeout_seconds=timeout_seconds,
             own_permission=permission,
+            sensitive=sensitive,
         )
 
     return declare

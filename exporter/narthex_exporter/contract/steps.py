@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 _SHOWN_LINES: Final = 12
@@ -103,8 +103,9 @@ class SetPriority:
 class DBusCall:
     """Call one method of a well-known D-Bus service.
 
-    ``service`` is a key of the runner's table (``systemd``). A method that returns a job path
-    (StartUnit and its kind) is waited for until the job is removed; its result is the outcome.
+    ``service`` is ``systemd``, or ``systemd:NAME`` for the one that a user runs. A method that
+    returns a job path (StartUnit and its kind) is waited for until the job is removed; its result
+    is the outcome.
     """
 
     kind: ClassVar[Literal["dbus"]] = "dbus"
@@ -116,6 +117,23 @@ class DBusCall:
     def describe(self) -> str:
         """Say what is done, as an administrator would read it."""
         return f"{self.service}: {self.method}({', '.join(map(_shown, self.args))})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorCall:
+    """Ask supervisord for one thing: ``operation`` is ``start``, ``stop`` or ``restart``.
+
+    ``program`` is a process as supervisord names it, with its group: ``group:name``.
+    """
+
+    kind: ClassVar[Literal["supervisor"]] = "supervisor"
+    operation: str
+    program: str
+    timeout_seconds: float = 60.0
+
+    def describe(self) -> str:
+        """Say what is done, as an administrator would type it."""
+        return f"supervisorctl {self.operation} {_quoted(self.program)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +200,7 @@ Step = (
     | Signal
     | SetPriority
     | DBusCall
+    | SupervisorCall
     | EngineCall
     | Guard
     | Confirm
@@ -190,9 +209,14 @@ Step = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Something that a person should know before confirming; nothing is done."""
+    """Something that a person should know before confirming; nothing is done.
+
+    One that names an ``action`` with its ``params`` offers that instead.
+    """
 
     text: str
+    action: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,8 +275,8 @@ def from_json(fields: Mapping[str, Any]) -> Step:
 _KINDS: Final[dict[str, type[Step]]] = {
     kind.kind: kind
     for kind in (
-        RunProgram, WriteFile, RemoveFile, Signal, SetPriority, DBusCall, EngineCall, Guard,
-        Confirm,
+        RunProgram, WriteFile, RemoveFile, Signal, SetPriority, DBusCall, SupervisorCall,
+        EngineCall, Guard, Confirm,
     )
 }  # fmt: skip
 

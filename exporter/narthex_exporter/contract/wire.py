@@ -115,6 +115,14 @@ class UndoHint(Message):
     params: dict[str, Any]
 
 
+class Offer(Message):
+    """Another action that the plan offers instead, with its parameters, and why."""
+
+    text: str
+    action: str
+    params: dict[str, Any]
+
+
 class PlanReply(Message):
     """What a run would do. ``digest`` goes into the run's request: what runs is what was shown.
 
@@ -128,6 +136,7 @@ class PlanReply(Message):
     danger: Danger
     steps: tuple[PlannedStep, ...]
     notes: tuple[str, ...] = ()
+    offers: tuple[Offer, ...] = ()
     diff: str = ""
     digest: str
     complete: bool = True

@@ -11,12 +11,14 @@ from narthex_exporter.queries import (
     host,
     process,
     service,
+    supervisor,
 )
 
 MODULES: Final = (
     host,
     process,
     service,
+    supervisor,
     container,
     containerlogs,
     containerthings,

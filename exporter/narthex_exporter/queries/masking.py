@@ -23,6 +23,11 @@ _OPTION: Final = re.compile(rf"(?i)--?[\w.-]{{0,64}}{_WORD}")
 _URL: Final = re.compile(r"(://[^\s/:@]{0,256}:)([^\s/@]{1,2048})(@)")
 # `Authorization: Bearer x`
 _BEARER: Final = re.compile(r"(?i)(\b(?:bearer|basic)\s{1,8})(\S{1,2048})")
+# The name of an environment variable says more than an option's, and is judged more strictly.
+_SECRET_NAME: Final = re.compile(
+    r"(?i)pass|secret|token|key|credential|auth|cookie|session|private|dsn|salt|pin$|pwd$"
+)
+_WORDS: Final = re.compile(r"\"[^\"]*\"?|'[^']*'?|\S+")
 # Programs for which `-px` is a password, not a port.
 _MYSQL: Final = re.compile(r"(?:[^\s/]{0,64}/)*(?:mysql|mariadb)[\w-]{0,32}$")
 
@@ -41,6 +46,33 @@ def masked(arguments: Sequence[str]) -> str:
             shown.append(_masked_inside(argument[:_ARGUMENT_CHARACTERS]))
         before = argument[:_ARGUMENT_CHARACTERS]
     return " ".join(shown)
+
+
+def masked_variable(variable: str) -> str:
+    """Mask the value of ``NAME=value`` where the name, or the value itself, looks secret."""
+    name, equals, value = variable.partition("=")
+    if value and _SECRET_NAME.search(name[:_ARGUMENT_CHARACTERS]):
+        return f"{name}{equals}{MASK}"
+    return f"{name}{equals}{_masked_inside(value[:_ARGUMENT_CHARACTERS])}"
+
+
+def masked_file(text: str) -> str:
+    """Mask what looks secret in each line of a unit's file."""
+    return "\n".join(_masked_setting(line) for line in text.split("\n"))
+
+
+def _masked_setting(line: str) -> str:
+    # `Environment=A=b "C=d e"`: each is judged by its own name; the rest by what it looks like.
+    setting, equals, value = line.partition("=")
+    if setting.strip() != "Environment":
+        return _masked_inside(line[:_ARGUMENT_CHARACTERS])
+    words = _WORDS.findall(value[:_ARGUMENT_CHARACTERS])
+    return f"{setting}{equals}{' '.join(map(_masked_word, words))}"
+
+
+def _masked_word(word: str) -> str:
+    quote = word[0] if word[0] in "\"'" else ""
+    return f"{quote}{masked_variable(word.strip(quote) if quote else word)}{quote}"
 
 
 def _masked_inside(argument: str) -> str:

@@ -1,6 +1,7 @@
 """Call methods on the system bus, and wait for its signals."""
 
 import contextlib
+import os
 import socket
 import struct
 from collections import deque
@@ -12,7 +13,8 @@ from typing import Any, Final
 from jeepney import DBusAddress, DBusErrorResponse, MatchRule, Message, new_method_call
 from jeepney.auth import AuthenticationError
 from jeepney.bus_messages import message_bus
-from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
+from jeepney.io.blocking import DBusConnection, DBusConnectionBase, Proxy, prep_socket
+from jeepney.io.common import MessageFilters
 from jeepney.wrappers import unwrap_msg
 
 from narthex_exporter.errors import UnavailableError
@@ -21,6 +23,8 @@ from narthex_exporter.overriding import override
 SYSTEM_BUS: Final = Path("/run/dbus/system_bus_socket")
 # What jeepney raises for bytes that are no message.
 _NONSENSE: Final = (ValueError, LookupError, TypeError, struct.error)
+_MOST_BYTES: Final = 64 << 20
+_GREETING_BYTES: Final = 512
 _PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 
 
@@ -50,6 +54,7 @@ class _Connection(DBusConnection):  # type: ignore[misc]  # jeepney publishes no
 
     def __init__(self, wire: socket.socket, *, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
+        self._received = 0
         super().__init__(wire)
 
     @override
@@ -57,12 +62,32 @@ class _Connection(DBusConnection):  # type: ignore[misc]  # jeepney publishes no
         limit = self._timeout_seconds if timeout is None else timeout
         return super().send_and_get_reply(message, timeout=limit)
 
+    @override
+    def _read_some_data(self, timeout: float | None = None) -> tuple[bytes, list[Any]]:
+        found: tuple[bytes, list[Any]] = super()._read_some_data(timeout)
+        self._received += len(found[0])
+        # Whoever answers may be a user: no memory without bounds for what they say.
+        if self._received > _MOST_BYTES:
+            raise OSError(f"it sent more than {_MOST_BYTES} bytes")
+        return found
+
+
+class _DirectConnection(_Connection):
+    """A connection to a service's own socket: there is no bus that one says hello to."""
+
+    def __init__(self, wire: socket.socket, *, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._received = 0
+        DBusConnectionBase.__init__(self, wire)
+        self._filters = MessageFilters()
+
 
 @dataclass(slots=True)
 class Bus:
-    """One connection to the bus; for one thread."""
+    """One connection to the bus, or to one service's own socket (``direct``); for one thread."""
 
     connection: DBusConnection
+    direct: bool = False
 
     def call(
         self,
@@ -100,7 +125,8 @@ class Bus:
         rule = MatchRule(
             type="signal", interface=address.interface, member=member, path=address.path
         )
-        Proxy(message_bus, self.connection, timeout=10.0).AddMatch(rule)
+        if not self.direct:
+            Proxy(message_bus, self.connection, timeout=10.0).AddMatch(rule)
         with self.connection.filter(rule, queue=deque(maxlen=10_000)) as queue:
             yield queue
 
@@ -153,3 +179,55 @@ def connect(path: Path = SYSTEM_BUS, *, timeout_seconds: float = 5.0) -> Iterato
         yield bus
     finally:
         bus.close()
+
+
+@contextlib.contextmanager
+def connect_direct(path: Path, *, owner: int, timeout_seconds: float = 5.0) -> Iterator[Bus]:
+    """Open a connection to the socket of a user's own service. Raises BusError.
+
+    Users own the folder that it stands in: it is used only if their own process listens there,
+    lest a link should lead to another's.
+    """
+    wire = socket.socket(socket.AF_UNIX)
+    try:
+        _greet(wire, path, owner, timeout_seconds)
+        connection = _DirectConnection(wire, timeout_seconds=timeout_seconds)
+    except OSError as error:
+        wire.close()
+        raise BusError(f"cannot reach {path}: {error}") from error
+    except BaseException:
+        wire.close()
+        raise
+    try:
+        yield Bus(connection, direct=True)
+    finally:
+        connection.close()
+
+
+def _greet(wire: socket.socket, path: Path, owner: int, timeout_seconds: float) -> None:
+    """Connect and authenticate, all said at once.
+
+    What came right behind a BEGIN of its own would be read with it, and answered only when more
+    comes: so sd-bus does it where it is the server.
+    """
+    wire.settimeout(timeout_seconds)
+    wire.connect(str(path))
+    _check_owner(wire, path, owner)
+    who = str(os.geteuid()).encode().hex()
+    wire.sendall(f"\0AUTH EXTERNAL {who}\r\nBEGIN\r\n".encode())
+    said = b""
+    while not said.endswith(b"\r\n") and len(said) < _GREETING_BYTES:
+        part = wire.recv(1)  # What follows is a message already.
+        if not part:
+            break
+        said += part
+    if not said.startswith(b"OK "):
+        raise BusError(f"what listens at {path} does not let us in: {said!r}")
+    wire.settimeout(None)
+
+
+def _check_owner(wire: socket.socket, path: Path, owner: int) -> None:
+    raw = wire.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    uid = struct.unpack("=iII", raw)[1]
+    if uid != owner:
+        raise BusError(f"what listens at {path} belongs to user {uid}, not to {owner}")

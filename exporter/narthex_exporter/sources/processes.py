@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from narthex_exporter.contract.facts import ProcessFact
+from narthex_exporter.contract.facts import ProcessDetailFact, ProcessFact
+from narthex_exporter.sources import processdetails
 from narthex_exporter.sources.text import clean
 
 _PF_KTHREAD: Final = 0x00200000
@@ -76,6 +77,19 @@ def parse_owner(cgroup: str) -> tuple[str, str]:
     return clean(unit, limit=255), container
 
 
+def parse_user_unit(cgroup: str) -> str:
+    """Tell the unit of the user's own systemd from /proc/PID/cgroup; empty where there is none."""
+    for line in cgroup.splitlines():
+        *_, path = line.split(":", 2)
+        _, manager, below = path.partition("/user@")
+        if manager:
+            # The first part is the manager itself: 1000.service.
+            parts = below.split("/")[1:]
+            unit = next((one for one in parts if one.endswith((".service", ".scope"))), "")
+            return clean(unit, limit=255)
+    return ""
+
+
 def parse_uid(status: str) -> int:
     """Tell the effective user id from /proc/PID/status. Raises ValueError."""
     for line in status.splitlines():
@@ -117,6 +131,20 @@ class Processes:
         """Tell when a process started, in ticks after boot; ``None`` when there is none."""
         stat = self._stat(pid)
         return None if stat is None else stat.start_ticks
+
+    def parents(self) -> dict[int, int]:
+        """Tell the parent of every process."""
+        return {pid: stat.ppid for pid, stat in self._stats()}
+
+    def details(self, pid: int, start_ticks: int) -> ProcessDetailFact | None:
+        """Look into one process; ``None`` when exactly that one is gone."""
+        found = processdetails.look(self.proc, pid)
+        return found if self.start_ticks(pid) == start_ticks else None
+
+    def environment(self, pid: int, start_ticks: int) -> Sequence[str] | None:
+        """Read a process's environment; ``None`` when it is gone. Raises UnavailableError."""
+        found = processdetails.environment(self.proc, pid)
+        return found if self.start_ticks(pid) == start_ticks else None
 
     def session(self, leader: int) -> Sequence[Identity]:
         """List the processes of a session, whose number is its first process's."""
@@ -170,9 +198,10 @@ class Processes:
             uid = parse_uid((folder / "status").read_text(errors="replace"))
             with (folder / "cmdline").open("rb") as file:
                 raw = file.read(_CMDLINE_BYTES).rstrip(b"\0")
-            owner_unit, container = parse_owner((folder / "cgroup").read_text(errors="replace"))
+            cgroup = (folder / "cgroup").read_text(errors="replace")
         except (OSError, ValueError):
             return None  # it ended while we looked
+        owner_unit, container = parse_owner(cgroup)
         cmdline = "\0".join(clean(part, limit=_CMDLINE_BYTES) for part in raw.split(b"\0"))
         return ProcessFact(
             pid=pid,
@@ -196,6 +225,7 @@ class Processes:
             owner_unit=owner_unit,
             owner_container=container,
             cpu_ratio=ratio,
+            owner_user_unit=parse_user_unit(cgroup),
         )
 
     def _is_program_of_ours(self, pid: int, uid: int, cmdline: str, unit: str) -> bool:

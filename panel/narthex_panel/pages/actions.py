@@ -91,6 +91,8 @@ def _show(
         problem=problem or refusal,
         reason=request.form.get("reason", ""),
         run_id=new_run_id(),
+        # What a node offers instead is shown only if we know it ourselves.
+        offered=CATALOGUE,
     )
 
 

@@ -1,5 +1,6 @@
 """The systemd units of one node."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -24,8 +25,20 @@ ACTIONS: Final = (
     "service.unmask",
     "service.reset-failed",
 )
+# What is set up: files, limits, timers.
+SETUP: Final = (
+    "service.edit-drop-in", "service.remove-drop-in", "service.revert", "service.set-property",
+    "service.edit-timer", "service.edit-timer-as-root", "service.remove-timer",
+)  # fmt: skip
+PAGE_ACTIONS: Final = (
+    "service.create-timer", "service.create-timer-as-root", "service.daemon-reload",
+)  # fmt: skip
+# Others are there to look at.
+ACTED_ON: Final = ("service", "socket", "timer", "path")
+LIMITED: Final = ("service", "socket", "slice")
 LINES: Final = 200
-TYPES: Final = ("service", "socket", "timer", "path")
+TYPES: Final = ("service", "timer", "socket", "path", "target", "mount", "swap", "slice", "scope")
+_USER: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]{0,31}")
 _ORDER: Final = ("failed", "activating", "deactivating", "reloading", "active", "inactive")
 
 
@@ -34,7 +47,9 @@ def show(ui: Ui, ref: str) -> Answer:
     """List the units, failed ones first."""
     kind = request.args.get("type", "service")
     found = frame(ui, ref, "services")
-    params = {"type": kind if kind in TYPES else "service"}
+    kind = kind if kind in TYPES else "service"
+    user = _user()
+    params = {"type": kind, "user": user}
     state = query_state(ui, ref, "service.list", params)
     units = sorted(state["answer"]["units"], key=_rank) if state["answer"] else []
     template = "services_table.html" if ui.is_fragment else "services.html"
@@ -44,7 +59,9 @@ def show(ui: Ui, ref: str) -> Answer:
         units=units,
         kind=kind,
         types=TYPES,
-        blocked=blocked(ui, state["actor"], ACTIONS),
+        user=user,
+        acted_on=ACTED_ON,
+        blocked=blocked(ui, state["actor"], (*ACTIONS, *PAGE_ACTIONS)),
         **state,
     )
 
@@ -53,16 +70,28 @@ def show(ui: Ui, ref: str) -> Answer:
 def detail(ui: Ui, ref: str, unit: str) -> Answer:
     """Show one unit with what it logged last."""
     found = frame(ui, ref, "services")
-    state = query_state(ui, ref, "service.get", {"unit": unit})
+    user = _user()
+    state = query_state(ui, ref, "service.get", {"unit": unit, "user": user})
+    params = {"unit": unit, "lines": LINES}
+    kind = unit.rpartition(".")[2]
     return ui.render(
         "service.html",
         frame=found,
         name=unit,
         actions=ACTIONS,
-        live=followed(ui, state["actor"], "service.journal", {"unit": unit, "lines": LINES}),
-        blocked=blocked(ui, state["actor"], ACTIONS),
+        user=user,
+        acts=kind in ACTED_ON,
+        limited=kind in LIMITED and not user,
+        # Of users' units only the last lines are told.
+        live=None if user else followed(ui, state["actor"], "service.journal", params),
+        blocked=blocked(ui, state["actor"], (*ACTIONS, *SETUP)),
         **state,
     )
+
+
+def _user() -> str:
+    given = request.args.get("user", "").strip()
+    return given if _USER.fullmatch(given) else ""
 
 
 def _rank(unit: Mapping[str, Any]) -> tuple[int, str]:

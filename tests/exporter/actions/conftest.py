@@ -1,4 +1,5 @@
 """Facts as test cases pretend them."""
+# ruff: noqa: ARG002 - they keep to protocols whose arguments they need not all
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +22,23 @@ from narthex_exporter.contract.containerfacts import (
     VolumeFact,
 )
 from narthex_exporter.contract.facts import (
+    AccountFact,
+    CalendarFact,
+    ConditionFact,
     ConnectionFact,
     HostFact,
     JournalLine,
+    LimitFact,
     ListenerFact,
+    OpenFileFact,
+    ProcessDetailFact,
     ProcessFact,
+    ProgramFact,
     SessionFact,
+    UnitDetailFact,
     UnitFact,
+    UnitFigures,
+    UnitFile,
     Waiting,
 )
 
@@ -45,6 +56,7 @@ _UNIT = {
 @dataclass
 class PretendedProcesses:
     found: list[ProcessFact] = field(default_factory=list)
+    variables: tuple[str, ...] = ()
 
     def get(self, pid: int) -> ProcessFact | None:
         return next((one for one in self.found if one.pid == pid), None)
@@ -52,12 +64,37 @@ class PretendedProcesses:
     def list(self) -> Sequence[ProcessFact]:
         return self.found
 
+    def parents(self) -> Mapping[int, int]:
+        return {one.pid: one.ppid for one in self.found}
+
+    def details(self, pid: int, start_ticks: int) -> ProcessDetailFact | None:
+        found = self.get(pid)
+        if found is None or found.start_ticks != start_ticks:
+            return None
+        return ProcessDetailFact(
+            executable="/usr/bin/sleep",
+            files=(OpenFileFact(descriptor=0, target="/dev/null"),),
+            files_total=1,
+            limits=(LimitFact(name="Max open files", soft="1024", hard="4096", unit="files"),),
+            namespaces={"net": 7, "pid": 8},
+            shared=("net",),
+        )
+
+    def environment(self, pid: int, start_ticks: int) -> Sequence[str] | None:
+        found = self.get(pid)
+        return self.variables if found and found.start_ticks == start_ticks else None
+
 
 @dataclass
 class PretendedUnits:
     found: dict[str, UnitFact] = field(default_factory=dict)
     why: str = ""
     logged: tuple[str, ...] = ()
+    of_users: Mapping[str, "PretendedUnits"] = field(default_factory=dict)
+    detailed: Mapping[str, UnitDetailFact] = field(default_factory=dict)
+    complaints: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What a check of a unit's files complains of, by a text that stands in them."""
+    elapses: Mapping[str, CalendarFact] = field(default_factory=dict)
 
     def unavailable(self) -> str:
         return self.why
@@ -68,8 +105,30 @@ class PretendedUnits:
     def list(self) -> Sequence[UnitFact]:
         return list(self.found.values())
 
-    def journal(self, _name: str, *, lines: int) -> Sequence[str]:
+    def journal(
+        self, name: str, *, lines: int, priority: str = "", since_minutes: int = 0
+    ) -> Sequence[str]:
         return self.logged[-lines:]
+
+    def of(self, user: str) -> "PretendedUnits":
+        return self.of_users.get(user, PretendedUnits(why=f"{user} has no systemd running"))
+
+    def details(self, name: str) -> UnitDetailFact | None:
+        return self.detailed.get(name, UnitDetailFact()) if name in self.found else None
+
+    def figures(self, names: Sequence[str]) -> Mapping[str, UnitFigures]:
+        return {name: UnitFigures(memory_bytes=self.found[name].memory_bytes) for name in names}
+
+    def verify(self, name: str, files: Mapping[str, str]) -> Sequence[str]:
+        return [
+            line
+            for text, lines in self.complaints.items()
+            for line in lines
+            if any(text in content for content in files.values())
+        ]
+
+    def calendar(self, expression: str, *, times: int) -> CalendarFact:
+        return self.elapses.get(expression, CalendarFact(problem="Invalid argument"))
 
     def follow(
         self, name: str, *, lines: int, after: str, stop: Waiting
@@ -117,6 +176,29 @@ class PretendedFiles:
         prefix = folder.rstrip("/") + "/"
         inside = (path.removeprefix(prefix) for path in self.found if path.startswith(prefix))
         return sorted({rest.partition("/")[0] for rest in inside})
+
+
+@dataclass
+class PretendedAccounts:
+    found: Mapping[str, AccountFact] = field(default_factory=dict)
+
+    def get(self, name: str) -> AccountFact | None:
+        return self.found.get(name)
+
+
+@dataclass
+class PretendedSupervisor:
+    found: list[ProgramFact] = field(default_factory=list)
+    why: str = ""
+
+    def unavailable(self) -> str:
+        return self.why
+
+    def list(self) -> Sequence[ProgramFact]:
+        return self.found
+
+    def tail(self, program: str, *, size_bytes: int, errors: bool) -> str:
+        return f"{program} printed"[-size_bytes:]
 
 
 @dataclass
@@ -235,26 +317,62 @@ class PretendedFacts:
     sessions: PretendedSessions = field(default_factory=PretendedSessions)
     sockets: PretendedSockets = field(default_factory=PretendedSockets)
     files: PretendedFiles = field(default_factory=PretendedFiles)
+    accounts: PretendedAccounts = field(default_factory=PretendedAccounts)
+    supervisor: PretendedSupervisor = field(default_factory=PretendedSupervisor)
     containers: PretendedContainers = field(default_factory=PretendedContainers)
 
 
 def pretended(facts: dict[str, Any]) -> PretendedFacts:
     """Build facts from a case: ``processes``, ``units``, ``sessions``, ``listeners``…"""
-    units: dict[str, UnitFact] = {}
-    for raw in facts.get("units", ()):
-        fields = {**_UNIT, **raw, "required_by": tuple(raw.get("required_by", ()))}
-        unit = UnitFact(**{**fields, "aliases": tuple(raw.get("aliases", ()))})
-        units |= dict.fromkeys((unit.name, *unit.aliases), unit)
+    units = _units(facts)
+    units.of_users = {user: _units(one) for user, one in facts.get("users_units", {}).items()}
+    accounts = [
+        AccountFact(**{"gid": raw["uid"], **raw, "groups": tuple(raw.get("groups", ()))})
+        for raw in facts.get("accounts", ())
+    ]
     return PretendedFacts(
         processes=PretendedProcesses(
             [ProcessFact(**{**_PROCESS, **raw}) for raw in facts.get("processes", ())]
         ),
-        units=PretendedUnits(units, facts.get("units_unavailable", "")),
+        units=units,
         sessions=PretendedSessions([SessionFact(**one) for one in facts.get("sessions", ())]),
         sockets=PretendedSockets(
             [ListenerFact(**one) for one in facts.get("listeners", ())],
             [ConnectionFact(**one) for one in facts.get("connections", ())],
         ),
         files=PretendedFiles(dict(facts.get("files", {}))),
+        accounts=PretendedAccounts({one.name: one for one in accounts}),
+        supervisor=PretendedSupervisor(
+            [ProgramFact(**one) for one in facts.get("programs", ())],
+            facts.get("supervisor_unavailable", ""),
+        ),
         containers=pretended_containers(facts),
+    )
+
+
+def _units(facts: Mapping[str, Any]) -> PretendedUnits:
+    units: dict[str, UnitFact] = {}
+    details: dict[str, UnitDetailFact] = {}
+    for raw in facts.get("units", ()):
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()
+        }
+        aliases = fields.get("aliases", ())
+        files = tuple(UnitFile(**one) for one in fields.pop("files", ()))
+        conditions = tuple(ConditionFact(**one) for one in fields.pop("conditions", ()))
+        properties = fields.pop("properties", {})
+        unit = UnitFact(**{**_UNIT, **fields})
+        details[unit.name] = UnitDetailFact(
+            files=files, conditions=conditions, properties=properties
+        )
+        units |= dict.fromkeys((unit.name, *aliases), unit)
+    return PretendedUnits(
+        units,
+        facts.get("units_unavailable", ""),
+        detailed=details,
+        complaints=facts.get("complaints", {}),
+        elapses={
+            expression: CalendarFact(normalized=expression, elapses=tuple(times))
+            for expression, times in facts.get("elapses", {}).items()
+        },
     )

@@ -37,7 +37,12 @@ def test_an_action_does_what_its_case_says(name: str, case: dict[str, Any]) -> N
     plan = make_plan(action, params, facts)
     assert json.loads(json.dumps(plan.exact)) == case["steps"]
     assert list(plan.notes) == case["notes"]
-    assert plan.complete
+    assert plan.complete is case.get("complete", True)
+    if "undo" in case:
+        assert plan.undo is not None
+        assert plan.undo.model_dump() == case["undo"]
+    if "offers" in case:
+        assert [[one.action, one.params] for one in plan.offers] == case["offers"]
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

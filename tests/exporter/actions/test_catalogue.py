@@ -17,7 +17,7 @@ from narthex_exporter.contract.spec import Danger
 from narthex_exporter.contract.wire import describe_action, describe_query
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "catalogue.json"
-HELPERS = {"containerparams", "masking", "reference"}
+HELPERS = {"containerparams", "masking", "notices", "programs", "reference"}
 
 
 def declared() -> dict[str, Any]:
@@ -62,9 +62,9 @@ def test_what_is_reversible_can_be_undone() -> None:
         if action.danger is Danger.REVERSIBLE and action.inverse is None
     }
     assert without == {
-        "process.renice", "container.create", "container.rename", "container.run",
-        "container.update", "container-network.create", "compose.edit", "image.pull",
-        "image.tag", "volume.create",
+        "process.renice", "service.set-property", "container.create", "container.rename",
+        "container.run", "container.update", "container-network.create", "compose.edit",
+        "image.pull", "image.tag", "volume.create",
     }  # fmt: skip
 
 

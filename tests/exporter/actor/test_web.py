@@ -203,7 +203,7 @@ def test_queries_answer_with_their_declared_results(enrolled: Enrolled) -> None:
         pid = {"pid": os.getpid()}
         found = rig.client.query("process.get", **pid).json()["process"]
         assert found["is_ours"] is True
-        assert rig.client.query("process.get", pid=4_194_304).json() == {"process": None}
+        assert rig.client.query("process.get", pid=4_194_304).json()["process"] is None
 
 
 def test_the_audit_is_read_row_by_row(rig: Rig) -> None:
