@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from narthex_exporter.contract.facts import (
     FileFacts,
+    FirewallFacts,
     HostFacts,
     ProcessFacts,
     SessionFacts,
@@ -22,3 +23,4 @@ class NodeFacts:
     sessions: SessionFacts
     sockets: SocketFacts
     files: FileFacts
+    firewall: FirewallFacts
