@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
-from narthex_exporter.actions import process, service
+from narthex_exporter.actions import firewall, process, service
 from narthex_exporter.contract.spec import Action
 
-MODULES: Final = (process, service)
+MODULES: Final = (firewall, process, service)
 
 CATALOGUE: Final[dict[str, Action[Any]]] = {
     value.name: value

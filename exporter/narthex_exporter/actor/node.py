@@ -7,10 +7,12 @@ from pathlib import Path
 from narthex_exporter import actions, queries
 from narthex_exporter.actor.confirm import Confirmations
 from narthex_exporter.actor.facts import NodeFacts
+from narthex_exporter.actor.policy import load_policy
 from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.systemd import SystemdCaller
 from narthex_exporter.actor.transient import PROGRAM, Launcher, launcher_for
 from narthex_exporter.contract.spec import Catalogue
+from narthex_exporter.sources.firewallrules import FirewallRules
 from narthex_exporter.sources.host import Host
 from narthex_exporter.sources.processes import Processes
 from narthex_exporter.sources.smallfiles import SmallFiles
@@ -70,13 +72,20 @@ def open_node(config: Config) -> Hands:
     processes = Processes(protected=config.protected)
     runner = Runner(start_ticks=processes.start_ticks, dbus=SystemdCaller())
     launcher = launcher_for(runner, program=config.program)
+    files = SmallFiles()
     facts = NodeFacts(
         processes=processes,
         units=Units(run=runner.read),
         host=Host(),
         sessions=Terminals(),
         sockets=Sockets(processes=processes),
-        files=SmallFiles(),
+        files=files,
+        firewall=FirewallRules(
+            run=runner.read,
+            files=files,
+            # As a job reads it: what the node's owner has written there holds at once.
+            settings=lambda: load_policy(config.policy_file).firewall.settings(),
+        ),
     )
     confirmations = Confirmations(
         folder=config.state_dir / "confirm",

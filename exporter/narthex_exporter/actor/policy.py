@@ -1,6 +1,7 @@
 """Judge by the node's own policy file, which has the last word on what may be done here."""
 
 import enum
+import ipaddress
 import os
 import re
 import stat
@@ -22,7 +23,7 @@ from typing_extensions import override
 
 from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.contract.errors import RefusedError
-from narthex_exporter.contract.facts import Facts
+from narthex_exporter.contract.facts import Facts, FirewallSettings
 from narthex_exporter.contract.spec import Action, Danger, Params, Target
 from narthex_exporter.contract.tickets import LEEWAY_SECONDS, Claims
 from narthex_exporter.errors import ConfigError
@@ -59,6 +60,21 @@ def _known_action(name: str) -> str:
     if name not in CATALOGUE:
         raise ValueError(f"there is no action {name!r}")
     return name
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address or network: {error}") from error
+
+
+def _text(value: Any) -> Any:
+    """Take a bare port as the text that it is meant to be."""
+    return str(value) if type(value) is int else value
+
+
+PortPattern = Annotated[str, BeforeValidator(_text)]
 
 
 class Rate(BaseModel):
@@ -102,6 +118,33 @@ class ProcessPolicy(_Section):
     protect_comm: tuple[str, ...] = ()
 
 
+class AlwaysAllow(_Section):
+    """A source that every firewall of ours lets in, to one TCP port or to all."""
+
+    source: Annotated[str, Field(alias="from"), AfterValidator(_network)]
+    port: Annotated[int, Field(ge=1, le=65535, strict=True)] | None = None
+
+
+class FirewallPolicy(_Section):
+    """Which ports may be acted on, and who is never shut out.
+
+    Ports are written ``22/tcp`` or ``22``, as shell patterns; ``any`` stands for what concerns all
+    of them (a default policy, a source as a whole).
+    """
+
+    always_allow: tuple[AlwaysAllow, ...] = ()
+    deny_ports: tuple[PortPattern, ...] = ()
+    allow_ports: tuple[PortPattern, ...] | None = None
+    rollback_seconds: Annotated[int, Field(ge=10, le=600, strict=True)] = 60
+
+    def settings(self) -> FirewallSettings:
+        """Give what plans may know of it."""
+        return FirewallSettings(
+            always_allow=tuple((one.source, one.port or 0) for one in self.always_allow),
+            rollback_seconds=float(self.rollback_seconds),
+        )
+
+
 class _Lists(NamedTuple):
     """The names that a policy denies and allows of one kind, and the word for the first."""
 
@@ -111,7 +154,8 @@ class _Lists(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        return f"{self.denied.partition('.')[0]}.allow"
+        section, _, name = self.denied.partition(".")
+        return f"{section}.{name.replace('deny', 'allow') if 'deny' in name else 'allow'}"
 
 
 class Policy(_Section):
@@ -123,6 +167,7 @@ class Policy(_Section):
     root_equivalent: tuple[Annotated[str, AfterValidator(_known_action)], ...] = ()
     service: ServicePolicy = ServicePolicy()
     process: ProcessPolicy = ProcessPolicy()
+    firewall: FirewallPolicy = FirewallPolicy()
     rate: dict[Danger, Annotated[Rate, BeforeValidator(Rate.parse)]] = {}
     require_approvals: dict[Danger, Annotated[int, Field(ge=1, le=_MOST_APPROVALS)]] = {}
 
@@ -216,6 +261,9 @@ class Policy(_Section):
             "unit": _Lists("service.deny", self.service.deny, self.service.allow),
             "user": _Lists("process.protect_users", self.process.protect_users, None),
             "process": _Lists("process.protect_comm", self.process.protect_comm, None),
+            "port": _Lists(
+                "firewall.deny_ports", self.firewall.deny_ports, self.firewall.allow_ports
+            ),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -266,7 +314,24 @@ class Policy(_Section):
         lines.append(f"Units denied, their processes too: {_words(self.service.deny)}.")
         lines.append(f"Processes protected by user: {_words(self.process.protect_users)}.")
         lines.append(f"Processes protected by name: {_words(self.process.protect_comm)}.")
-        return lines
+        return lines + self._explain_firewall()
+
+    def _explain_firewall(self) -> list[str]:
+        firewall = self.firewall
+        named = firewall.allow_ports
+        always = tuple(
+            f"{one.source} ({f'port {one.port}' if one.port else 'every port'})"
+            for one in firewall.always_allow
+        )
+        return [
+            "Its firewall actions may concern every port but those denied below."
+            if named is None
+            else f"Its firewall actions may concern these ports only: {_words(named)}.",
+            f"Ports denied to firewall actions: {_words(firewall.deny_ports)}.",
+            f"Sources that its firewall always lets in: {_words(always)}.",
+            f"A change of the firewall is brought back after {firewall.rollback_seconds} s"
+            " unless the operator confirms it.",
+        ]
 
 
 OFF: Final = Policy(version=1, mode=Mode.OFF)

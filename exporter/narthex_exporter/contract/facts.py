@@ -92,7 +92,7 @@ class ListenerFact:
     """A listening socket and who holds it; empty words where that cannot be seen.
 
     ``address`` is as the kernel prints it, ``0.0.0.0`` or ``::`` for all. ``first_seen_seconds``
-    is Unix time, 0 for what was there at the first look.
+    is when its holder started, in Unix time, 0 where that cannot be seen.
     """
 
     protocol: str
@@ -169,6 +169,7 @@ class FirewallRuleFact:
     owner: str = "administrator"
     comment: str = ""
     expires_at_seconds: int = 0
+    is_expired: bool = False
     run: str = ""
     place: str = ""
     raw: str = ""
@@ -256,6 +257,11 @@ class FirewallView(Protocol):
     @property
     def settings(self) -> FirewallSettings:
         """What the node's policy says."""
+        ...
+
+    @property
+    def now_seconds(self) -> float:
+        """When they were looked at, in Unix time."""
         ...
 
     def judge(

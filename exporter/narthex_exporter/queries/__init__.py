@@ -3,9 +3,9 @@
 from typing import Any, Final
 
 from narthex_exporter.contract.spec import Query
-from narthex_exporter.queries import host, process, service
+from narthex_exporter.queries import firewall, host, port, process, service
 
-MODULES: Final = (host, process, service)
+MODULES: Final = (firewall, host, port, process, service)
 
 CATALOGUE: Final[dict[str, Query[Any, Any]]] = {
     value.name: value

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from narthex_exporter.contract.facts import FirewallPolicyFact, FirewallRuleFact
 from narthex_exporter.sources.nftparse import (
+    OWN_COMMENT,
     ChainKey,
     Limit,
     Match,
@@ -18,20 +19,21 @@ from narthex_exporter.sources.text import clean
 
 OWN_TABLE: Final = ("inet", "narthex")
 DEFAULT_COMMENT: Final = "narthex default"
-_OWN: Final = re.compile(r"n1 ([0-9a-f]{8}) (\S+) (\d+)(?: (.*))?")
 _TEXT: Final = 2000
 _PER: Final = {"second": 60.0, "minute": 1.0, "hour": 1 / 60, "day": 1 / 1440}
 _DIRECTIONS: Final = {
     "prerouting": "input", "input": "input", "ingress": "input", "forward": "forward",
     "output": "output", "postrouting": "output", "egress": "output",
 }  # fmt: skip
+# See /etc/protocols.
+_PROTOCOLS: Final = {"1": "icmp", "6": "tcp", "17": "udp", "58": "icmpv6", "ipv6-icmp": "icmpv6"}
 _UFW_TUPLE: Final = "### tuple ### "
 _RICH: Final = re.compile(r'(\w[\w-]*)="([^"]*)"')
 
 
-def nft_rules(ruleset: Ruleset) -> Iterator[FirewallRuleFact]:
+def nft_rules(ruleset: Ruleset, *, now: float) -> Iterator[FirewallRuleFact]:
     """Tell the rules of nftables, ours first; those that ufw and firewalld wrote are left out."""
-    yield from _own_rules(ruleset)
+    yield from _own_rules(ruleset, now)
     hooks = _hooks(ruleset)
     for chain in ruleset.chains.values():
         if chain.key[:2] == OWN_TABLE or owner_of(chain.key) in {"ufw", "firewalld"}:
@@ -79,17 +81,17 @@ def owner_of(key: ChainKey) -> str:
     return "docker" if name.startswith("DOCKER") or "docker" in table else "administrator"
 
 
-def _own_rules(ruleset: Ruleset) -> Iterator[FirewallRuleFact]:
+def _own_rules(ruleset: Ruleset, now: float) -> Iterator[FirewallRuleFact]:
     """Tell our own rules, each of which may be several of nftables'."""
     found: dict[str, list[Rule]] = {}
     for key, chain in ruleset.chains.items():
         if key[:2] == OWN_TABLE:
             for rule in chain.rules:
-                own = _OWN.fullmatch(rule.comment)
+                own = OWN_COMMENT.fullmatch(rule.comment)
                 if own is not None:
                     found.setdefault(own[1], []).append(rule)
     for number, rules in found.items():
-        own = _OWN.fullmatch(rules[0].comment)
+        own = OWN_COMMENT.fullmatch(rules[0].comment)
         told = [_described(rule, "input") for rule in rules]
         main = next((one for one in told if one.action == "forward"), told[0])
         yield FirewallRuleFact(
@@ -105,7 +107,8 @@ def _own_rules(ruleset: Ruleset) -> Iterator[FirewallRuleFact]:
             limit_per_minute=main.limit_per_minute,
             owner="narthex",
             comment=(own[4] or "") if own else "",
-            expires_at_seconds=int(own[3]) if own else 0,
+            expires_at_seconds=(until := int(own[3]) if own else 0),
+            is_expired=0 < until <= now,
             run=own[2].strip("-") if own else "",
             place="inet narthex",
             raw="\n".join(rule.text for rule in rules)[:_TEXT],
@@ -137,7 +140,7 @@ def _targets(rule: Rule, ruleset: Ruleset) -> Iterator[str]:
 
 
 def _described(rule: Rule, direction: str) -> FirewallRuleFact:
-    words: dict[str, str] = {}
+    words: dict[str, Any] = {}
     limit = 0
     action, to = "other", ""
     for part in rule.parts:
@@ -177,7 +180,7 @@ def _words(match: Match) -> Iterator[tuple[str, str]]:
         if key != "th dport":
             yield "protocol", key[:3]
     elif key in {"meta l4proto", "ip protocol"}:
-        yield "protocol", text
+        yield "protocol", ", ".join(_PROTOCOLS.get(word, word) for word in text.split(", "))
     elif key in {"ip saddr", "ip6 saddr"}:
         yield "source", text
     elif key in {"ip daddr", "ip6 daddr"}:

@@ -1,6 +1,7 @@
 """Read the packet filters of this node: nftables, and ufw or firewalld where they are in force."""
 
 import ipaddress
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -48,6 +49,7 @@ class View:
     rules: Sequence[FirewallRuleFact]
     ruleset: Ruleset
     layout: Layout
+    now_seconds: float
     blind: str = ""
     _judges: dict[str | None, Reachability] = field(default_factory=dict, init=False)
 
@@ -59,9 +61,7 @@ class View:
     @property
     def forwards(self) -> Sequence[FirewallRuleFact]:
         """The rules that send connections elsewhere."""
-        return [
-            one for one in self.rules if one.action == "forward" and one.direction == "input"
-        ]
+        return [one for one in self.rules if one.action == "forward" and one.direction == "input"]
 
     def judge(
         self, protocol: str, port: int, source: str, *, own_table: str | None = None
@@ -81,7 +81,7 @@ class View:
             if own_table is not None:
                 ruleset = ruleset.without(*OWN_TABLE).joined(parse_ruleset(own_table))
             self._judges[own_table] = Reachability(
-                ruleset=ruleset, layout=self.layout, blind=self.blind
+                ruleset=ruleset, layout=self.layout, now=self.now_seconds, blind=self.blind
             )
         return self._judges[own_table]
 
@@ -94,13 +94,14 @@ class FirewallRules:
     files: FileFacts
     settings: Callable[[], FirewallSettings] = FirewallSettings
     layout: Callable[[], Layout] = read_layout
+    now: Callable[[], float] = time.time
 
     def look(self) -> View:
         """Read them all. Raises UnavailableError."""
         text, blind = self._nft()
-        ruleset = parse_ruleset(text)
+        ruleset, now = parse_ruleset(text), self.now()
         ufw, firewalld, zones = self._ufw(), *self._firewalld()
-        rules = list(nft_rules(ruleset))
+        rules = list(nft_rules(ruleset, now=now))
         policies = list(nft_policies(ruleset))
         if ufw.installed:
             policies += ufw_policies(self.files.read("/etc/default/ufw") or "")
@@ -120,6 +121,7 @@ class FirewallRules:
             rules=rules,
             ruleset=ruleset,
             layout=self.layout(),
+            now_seconds=now,
             blind=blind,
         )
 

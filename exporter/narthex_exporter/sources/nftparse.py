@@ -9,8 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-# Handles, numbers for priorities and times; no counters, no expiry of elements.
-LIST: Final = ("nft", "--stateless", "--handle", "--numeric-priority", "list", "ruleset")
+# With handles; priorities and protocols as numbers, whose names a machine may not know; without
+# counters and the age of elements.
+LIST: Final = (
+    "nft", "--stateless", "--handle", "--numeric-priority", "--numeric-protocol", "list", "ruleset",
+)  # fmt: skip
+
+# What a rule of ours says of itself: its id, run, end (Unix time, 0 for never) and words.
+OWN_COMMENT: Final = re.compile(r"n1 ([0-9a-f]{8}) (\S+) (\d{1,12})(?: (.*))?")
 
 _TOKEN: Final = re.compile(r'"[^"]*"|[{},]|[^\s{},"]+')
 _BLOCK: Final = re.compile(r"(\w+) (\S+)(?: (\S+))? \{(?: # handle (\d+))?")

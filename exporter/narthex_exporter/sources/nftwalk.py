@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from narthex_exporter.sources.nftparse import (
+    OWN_COMMENT,
     Chain,
     ChainKey,
     Limit,
@@ -81,6 +82,7 @@ class Walk:
     ruleset: Ruleset
     route: Callable[[Address], str]
     is_local: Callable[[Address], bool]
+    now: float = 0.0
     doubts: dict[str, None] = field(default_factory=dict)
 
     def ends(self, packet: Packet) -> list[End]:
@@ -262,6 +264,9 @@ class Walk:
         if isinstance(part, Limit):
             return not part.over  # one connection is within any rate
         if isinstance(part, Match):
+            own = OWN_COMMENT.fullmatch(rule.comment)
+            if own is not None and part.keys == ("meta time",):
+                return self.now < int(own[3])
             return self._matches(part, rule.chain, packet)
         if part.text == "xt match recent" and self._only_ends(rule, packet, depth):
             return False  # it punishes those who were here before

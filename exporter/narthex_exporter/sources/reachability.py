@@ -108,6 +108,7 @@ class Reachability:
 
     ruleset: Ruleset
     layout: Layout
+    now: float = 0.0
     blind: str = ""
     _spans: Sequence[tuple[Address, Address]] | None = field(default=None, init=False)
 
@@ -145,7 +146,10 @@ class Reachability:
 
     def _walk(self) -> Walk:
         return Walk(
-            ruleset=self.ruleset, route=self.layout.route, is_local=self.layout.is_local
+            ruleset=self.ruleset,
+            route=self.layout.route,
+            is_local=self.layout.is_local,
+            now=self.now,
         )
 
     def _target(self, address: str, source: Address) -> Address | None:
@@ -164,7 +168,9 @@ class Reachability:
             most = 2 ** (32 if version == 4 else 128)  # noqa: PLR2004
             make = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address  # noqa: PLR2004
             mine = [(int(a), int(b)) for a, b in self._spans if a.version == version]
-            edges = sorted({0, *(low for low, _ in mine), *(high + 1 for _, high in mine)} - {most})
+            edges = sorted(
+                {0, *(low for low, _ in mine), *(high + 1 for _, high in mine)} - {most}
+            )
             found += [
                 (make(low), make(high - 1))
                 for low, high in zip(edges, [*edges[1:], most], strict=True)
@@ -180,7 +186,7 @@ def _is_nobody(interval: tuple[Address, Address]) -> bool:
 
 def _someone(low: Address, high: Address) -> Address:
     """Choose one of an interval: not its first, which may be a network's own name."""
-    return low + 1 if low < high else low
+    return low + 1 if int(low) < int(high) else low
 
 
 def _verdict(ends: list[End], doubts: tuple[str, ...], blind: str) -> VerdictFact:
@@ -205,9 +211,7 @@ def _told(doubts: tuple[str, ...]) -> str:
     return f"these rules cannot be judged: {told}"
 
 
-def _reached(
-    found: dict[VerdictFact, list[tuple[Address, Address]]], layout: Layout
-) -> ReachFact:
+def _reached(found: dict[VerdictFact, list[tuple[Address, Address]]], layout: Layout) -> ReachFact:
     unknown = [one for one in found if one.verdict == "unknown"]
     if unknown:
         return ReachFact(scope="unknown", why=unknown[0].why)
@@ -238,14 +242,12 @@ def _size(parts: list[tuple[VerdictFact, tuple[Address, Address]]]) -> float:
 
 
 def _networks(parts: Iterable[tuple[Address, Address]]) -> tuple[str, ...]:
-    found: list[str] = []
-    parts = list(parts)
-    for version in (4, 6):
-        mine = [
-            network
-            for low, high in parts
-            if low.version == version
-            for network in ipaddress.summarize_address_range(low, high)
-        ]
-        found += map(str, ipaddress.collapse_addresses(mine))
-    return tuple(found[:_SHOWN_NETWORKS])
+    four, six = [], []
+    for low, high in parts:
+        for network in ipaddress.summarize_address_range(low, high):
+            if isinstance(network, ipaddress.IPv4Network):
+                four.append(network)
+            else:
+                six.append(network)
+    found = [*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six)]
+    return tuple(str(one) for one in found[:_SHOWN_NETWORKS])

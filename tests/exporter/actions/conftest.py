@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from narthex_exporter.contract.facts import (
     ConnectionFact,
+    FirewallSettings,
     HostFact,
     ListenerFact,
     ProcessFact,
     SessionFact,
     UnitFact,
 )
+from narthex_exporter.contract.steps import Outcome, RunProgram
+from narthex_exporter.sources.firewallrules import FirewallRules
+from narthex_exporter.sources.reachability import Layout
 
 _PROCESS = {
     "ppid": 1, "user": "alice", "uid": 1000, "comm": "sleep", "cmdline": "sleep\x00300",
@@ -96,6 +101,32 @@ class PretendedFiles:
         return sorted({rest.partition("/")[0] for rest in inside})
 
 
+def pretended_firewall(facts: dict[str, Any], files: PretendedFiles) -> FirewallRules:
+    """Give the real source over what nft is pretended to print, on a machine with two networks."""
+    text = "\n".join(facts.get("nft", ())) + "\n"
+    state = Outcome(code=0 if "firewalld" in facts else 127, output=facts.get("firewalld", ""))
+
+    def run(step: RunProgram) -> Outcome:
+        if step.argv[0] == "firewall-cmd":
+            return state
+        assert step.argv[0] == "nft"
+        return Outcome(code=0, output=text)
+
+    allowed = tuple((one[0], one[1]) for one in facts.get("always_allow", ()))
+    addresses = (("eth0", ip_address("10.0.0.1")), ("wan0", ip_address("203.0.113.1")))
+    routes = (("10.0.0.0/24", "eth0"), ("203.0.113.0/24", "wan0"), ("0.0.0.0/0", "wan0"))
+    return FirewallRules(
+        run=run,
+        files=files,
+        settings=lambda: FirewallSettings(always_allow=allowed, rollback_seconds=60.0),
+        layout=lambda: Layout(
+            addresses=addresses,
+            routes=tuple((ip_network(network), name) for network, name in routes),
+        ),
+        now=lambda: 1_800_000_000.0,
+    )
+
+
 @dataclass
 class PretendedFacts:
     processes: PretendedProcesses = field(default_factory=PretendedProcesses)
@@ -104,6 +135,9 @@ class PretendedFacts:
     sessions: PretendedSessions = field(default_factory=PretendedSessions)
     sockets: PretendedSockets = field(default_factory=PretendedSockets)
     files: PretendedFiles = field(default_factory=PretendedFiles)
+    firewall: FirewallRules = field(
+        default_factory=lambda: pretended_firewall({}, PretendedFiles())
+    )
 
 
 def pretended(facts: dict[str, Any]) -> PretendedFacts:
@@ -114,6 +148,7 @@ def pretended(facts: dict[str, Any]) -> PretendedFacts:
         aliases = fields.pop("aliases", ())
         unit = UnitFact(**fields)
         units |= dict.fromkeys((unit.name, *aliases), unit)
+    files = PretendedFiles(dict(facts.get("files", {})))
     return PretendedFacts(
         processes=PretendedProcesses(
             [ProcessFact(**{**_PROCESS, **raw}) for raw in facts.get("processes", ())]
@@ -124,5 +159,6 @@ def pretended(facts: dict[str, Any]) -> PretendedFacts:
             [ListenerFact(**one) for one in facts.get("listeners", ())],
             [ConnectionFact(**one) for one in facts.get("connections", ())],
         ),
-        files=PretendedFiles(dict(facts.get("files", {}))),
+        files=files,
+        firewall=pretended_firewall(facts, files),
     )

@@ -17,7 +17,7 @@ from narthex_exporter.contract.spec import Danger
 from narthex_exporter.contract.wire import describe_action, describe_query
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "catalogue.json"
-HELPERS = {"masking", "reference"}
+HELPERS = {"firewalltable", "firewallufw", "masking", "reference"}
 
 
 def declared() -> dict[str, Any]:

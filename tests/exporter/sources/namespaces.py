@@ -229,11 +229,15 @@ def _net(pid: int) -> str:
         return ""
 
 
-def _wire(here: Namespace, there: Namespace, name: str, mine: list[str], theirs: list[str]) -> None:
+def _wire(
+    here: Namespace, there: Namespace, name: str, mine: list[str], theirs: list[str]
+) -> None:
     here.run("ip", "link", "add", name, "type", "veth", "peer", "eth0", "netns", str(there.pid))
     for one, at, addresses in ((here, name, mine), (there, "eth0", theirs)):
         for address in addresses:
-            one.run("ip", "addr", "add", address, "dev", at, *(["nodad"] if ":" in address else []))
+            one.run(
+                "ip", "addr", "add", address, "dev", at, *(["nodad"] if ":" in address else [])
+            )
         one.run("ip", "link", "set", at, "up")
 
 
