@@ -216,7 +216,8 @@ def _redirects(rules: Sequence[OwnRule]) -> Iterator[str]:
     yield "\tchain redirects {\n"
     yield "\t\ttype nat hook prerouting priority -110; policy accept;\n"
     for rule in rules:
-        yield f'\t\tfib daddr type local {_what(rule)} dnat ip to {rule.to} comment "{rule.told}"\n'
+        verdict = f'dnat ip to {rule.to} comment "{rule.told}"'
+        yield f"\t\tfib daddr type local {_what(rule)} {verdict}\n"
     yield "\t}\n"
     if not any(rule.masquerade for rule in rules):
         return

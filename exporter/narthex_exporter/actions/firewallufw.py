@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from narthex_exporter.actions.firewalltable import OwnRule
-from narthex_exporter.contract.facts import Facts, FirewallRuleFact, FirewallSettings
+from narthex_exporter.actions.firewalltable import OwnRule, own_rules
+from narthex_exporter.contract.facts import Facts, FirewallRuleFact, FirewallSettings, FirewallView
 from narthex_exporter.contract.steps import RemoveFile, RunProgram, WriteFile
 
 # All that ufw keeps of what its commands change.
@@ -21,8 +21,9 @@ ALWAYS: Final = "narthex always"
 
 
 def ufw(*words: str) -> RunProgram:
-    """Run ufw, which asks nothing with ``--force``."""
-    return RunProgram(argv=("ufw", "--force", *words))
+    """Run ufw; ``--force`` keeps it from asking, and is taken only where it would ask."""
+    force = ("--force",) if words[0] in {"enable", "delete"} else ()
+    return RunProgram(argv=("ufw", *force, *words))
 
 
 def own_ufw_rules(facts: Sequence[FirewallRuleFact]) -> list[OwnRule]:
@@ -110,3 +111,8 @@ def _whole(source: str) -> str:
     if not source or "/" in source:
         return source
     return f"{source}/{128 if ':' in source else 32}"
+
+
+def all_own(view: FirewallView) -> list[OwnRule]:
+    """Take all rules of ours, in our table and in ufw."""
+    return own_rules(view.rules) + own_ufw_rules(view.rules)

@@ -84,7 +84,7 @@ def open_node(config: Config) -> Hands:
             run=runner.read,
             files=files,
             # As a job reads it: what the node's owner has written there holds at once.
-            settings=lambda: load_policy(config.policy_file).firewall.settings(),
+            settings=lambda: load_policy(config.policy_file).firewall.settings(),  # noqa: PLW0108
         ),
     )
     confirmations = Confirmations(

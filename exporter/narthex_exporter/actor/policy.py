@@ -329,8 +329,7 @@ class Policy(_Section):
             else f"Its firewall actions may concern these ports only: {_words(named)}.",
             f"Ports denied to firewall actions: {_words(firewall.deny_ports)}.",
             f"Sources that its firewall always lets in: {_words(always)}.",
-            f"A change of the firewall is brought back after {firewall.rollback_seconds} s"
-            " unless the operator confirms it.",
+            f"Unconfirmed firewall changes are brought back after {firewall.rollback_seconds} s.",
         ]
 
 

@@ -5,15 +5,14 @@ most of what Docker and ufw write; the text has it translated. See nft(8).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 # With handles; priorities and protocols as numbers, whose names a machine may not know; without
 # counters and the age of elements.
-LIST: Final = (
-    "nft", "--stateless", "--handle", "--numeric-priority", "--numeric-protocol", "list", "ruleset",
-)  # fmt: skip
+_OPTIONS: Final = ("--stateless", "--handle", "--numeric-priority", "--numeric-protocol")
+LIST: Final = ("nft", *_OPTIONS, "list", "ruleset")
 
 # What a rule of ours says of itself: its id, run, end (Unix time, 0 for never) and words.
 OWN_COMMENT: Final = re.compile(r"n1 ([0-9a-f]{8}) (\S+) (\d{1,12})(?: (.*))?")
@@ -66,8 +65,10 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a rule does: ``accept``, ``drop``, ``reject``, ``return``, ``jump``, ``goto``,
-    ``dnat``, ``redirect`` or ``unknown``, to a chain or an ``address:port``.
+    """What a rule does, and to which chain or ``address:port``.
+
+    ``kind`` is ``accept``, ``drop``, ``reject``, ``return``, ``jump``, ``goto``, ``dnat``,
+    ``redirect`` or ``unknown``.
     """
 
     kind: str
@@ -282,24 +283,26 @@ def _implied(tokens: _Tokens) -> Match | None:
 
 def _statement(tokens: _Tokens) -> Part | None:
     word = tokens.peek()
+    if word == "ct" and tokens.peek(1) == "count":
+        return _count(tokens)
     if word in _VERDICTS:
         return _verdict(tokens)
-    if word in _EFFECTS:
-        return _effect(tokens)
-    if word == "limit":
-        return _limit(tokens)
-    if word in {"meter", "add", "update", "delete"}:
-        return _dynamic(tokens)
-    if word == "ct" and tokens.peek(1) == "count":
-        tokens.at += 2
-        over = tokens.peek() == "over"
-        tokens.at += 1 + over
-        return Limit(over=over)
-    if word == "xt":
-        kind = f"xt {tokens.peek(1)} {tokens.peek(2)}"
-        tokens.at += 3
-        return Unknown(kind) if "match" in kind else Verdict(kind="unknown", to=kind)
-    return _match(tokens)
+    read = _READERS.get(word, _match)
+    return read(tokens)
+
+
+def _count(tokens: _Tokens) -> Part:
+    tokens.at += 2
+    over = tokens.peek() == "over"
+    tokens.at += 1 + over
+    return Limit(over=over)
+
+
+def _extension(tokens: _Tokens) -> Part:
+    """Read what iptables' extensions are called, where nft cannot translate them."""
+    kind = f"xt {tokens.peek(1)} {tokens.peek(2)}"
+    tokens.at += 3
+    return Unknown(kind) if "match" in kind else Verdict(kind="unknown", to=kind)
 
 
 _VERDICTS: Final = frozenset(
@@ -318,22 +321,22 @@ def _verdict(tokens: _Tokens) -> Part | None:
         return Verdict(kind=word)
     if word in {"jump", "goto"}:
         return Verdict(kind=word, to=tokens.take())
-    if word == "reject":
-        tokens.rest()
-        return Verdict(kind="reject")
-    if word == "continue":
-        return None
-    if word == "dnat":
-        words = tokens.rest().split()
-        if words[:1] in (["ip"], ["ip6"]):
-            words = words[1:]
-        plain = len(words) >= 2 and words[0] == "to" and words[1] not in _FIELDS_OF  # noqa: PLR2004
-        return Verdict(kind="dnat", to=words[1]) if plain else Verdict(kind="unknown", to="dnat")
+    words = tokens.rest().split() if word != "continue" else []
+    if word in {"dnat", "redirect"}:
+        return _rewriting(word, words)
+    known = {"reject": Verdict(kind="reject"), "continue": None}
+    return known.get(word, Verdict(kind="unknown", to=word))
+
+
+def _rewriting(word: str, words: list[str]) -> Verdict:
+    if words[:1] in (["ip"], ["ip6"]):
+        words = words[1:]
+    to = words[1] if words[:1] == ["to"] and len(words) > 1 else ""
     if word == "redirect":
-        words = tokens.rest().split()
-        return Verdict(kind="redirect", to=words[1].lstrip(":") if words[:1] == ["to"] else "")
-    tokens.rest()
-    return Verdict(kind="unknown", to=word)
+        return Verdict(kind="redirect", to=to.lstrip(":"))
+    # A target that is looked up, or taken from the packet, is not known.
+    plain = to and to not in _FIELDS_OF
+    return Verdict(kind="dnat", to=to) if plain else Verdict(kind="unknown", to="dnat")
 
 
 def _effect(tokens: _Tokens) -> Part | None:
@@ -492,3 +495,11 @@ def _verdicts(tokens: _Tokens) -> Iterator[tuple[str, Verdict]]:
         while inside.peek() not in {",", ""}:
             inside.take()
         inside.take()
+
+
+_READERS: Final[dict[str, Callable[[_Tokens], Part | None]]] = {
+    **dict.fromkeys(_EFFECTS, _effect),
+    **dict.fromkeys(("meter", "add", "update", "delete"), _dynamic),
+    "limit": _limit,
+    "xt": _extension,
+}

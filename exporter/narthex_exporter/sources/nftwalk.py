@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
 from narthex_exporter.sources.nftparse import (
     OWN_COMMENT,
@@ -26,6 +26,9 @@ from narthex_exporter.sources.nftparse import (
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+# Whether a condition holds; ``never`` where not even its contrary can, None where unknown.
+Answer = bool | Literal["never"] | None
+
 _PROTOCOLS: Final = {"tcp": {"tcp", "6"}, "udp": {"udp", "17"}}
 _MOST_JUMPS: Final = 32
 _RANGE: Final = re.compile(r"(\d+)-(\d+)")
@@ -36,7 +39,7 @@ _FREE_PORTS: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
-    """The first packet of a connection, as it comes in; what is rewritten is changed on the way."""
+    """The first packet of a connection; what is rewritten is changed on the way."""
 
     protocol: str
     source: Address
@@ -313,8 +316,8 @@ def _words(value: str, count: int) -> list[str]:
     return value.split(" . ") if count > 1 else [value]
 
 
-def _all(answers: Iterator["bool | str | None"]) -> "bool | str | None":
-    found: bool | str | None = True
+def _all(answers: Iterator[Answer]) -> Answer:
+    found: Answer = True
     for answer in answers:
         if answer == "never":
             return "never"
@@ -325,7 +328,7 @@ def _all(answers: Iterator["bool | str | None"]) -> "bool | str | None":
     return found
 
 
-def one_value(key: str, value: str, match: Match, packet: Packet) -> "bool | str | None":
+def one_value(key: str, value: str, match: Match, packet: Packet) -> Answer:
     """Compare one thing of a packet with one value.
 
     ``never`` means that the packet has no such thing, so that not even ``!=`` holds.
@@ -333,22 +336,27 @@ def one_value(key: str, value: str, match: Match, packet: Packet) -> "bool | str
     if match.operator in {"<", ">", "<=", ">="}:
         return None
     family, _, rest = key.partition(" ")
-    if family in {"iif", "iifname"}:
-        return _interface(value, packet.interface)
-    if family in {"oif", "oifname"}:
-        return _interface(value, packet.out) if packet.out else "never"
-    if family in {"ip", "ip6"}:
-        return "never" if family != packet.family else _header(rest, value, packet)
     if family in {"tcp", "udp", "th", "sctp", "dccp", "udplite"}:
         if family not in {packet.protocol, "th"}:
             return "never"
         return _transport(rest, value, match, packet)
-    if family in {"icmp", "icmpv6"}:
-        return "never"
-    if family == "meta":
-        return _meta(rest, value, packet)
-    if family == "ct":
-        return _ct(rest, value, packet)
+    read = _READERS.get(family)
+    return None if read is None else read(key, value, packet)
+
+
+def _incoming(_key: str, value: str, packet: Packet) -> Answer:
+    return _interface(value, packet.interface)
+
+
+def _outgoing(_key: str, value: str, packet: Packet) -> Answer:
+    return _interface(value, packet.out) if packet.out else "never"
+
+
+def _never(_key: str, _value: str, _packet: Packet) -> Answer:
+    return "never"
+
+
+def _fib(key: str, value: str, packet: Packet) -> Answer:
     if key == "fib daddr type":
         return _type(value, packet)
     if key.startswith("fib saddr") and key.endswith("oif"):
@@ -356,7 +364,10 @@ def one_value(key: str, value: str, match: Match, packet: Packet) -> "bool | str
     return None
 
 
-def _header(name: str, value: str, packet: Packet) -> bool | None:
+def _header(key: str, value: str, packet: Packet) -> Answer:
+    family, _, name = key.partition(" ")
+    if family != packet.family:
+        return "never"
     if name == "saddr":
         return within(packet.source, value)
     if name == "daddr":
@@ -381,7 +392,8 @@ def _transport(name: str, value: str, match: Match, packet: Packet) -> bool | No
     return None
 
 
-def _meta(name: str, value: str, packet: Packet) -> bool | None:
+def _meta(key: str, value: str, packet: Packet) -> Answer:
+    name = key.partition(" ")[2]
     if name == "l4proto":
         return value in _PROTOCOLS[packet.protocol]
     if name == "nfproto":
@@ -393,20 +405,18 @@ def _meta(name: str, value: str, packet: Packet) -> bool | None:
     return None
 
 
-def _ct(name: str, value: str, packet: Packet) -> bool | None:
-    if name == "state":
-        return value == "new"
+def _ct(key: str, value: str, packet: Packet) -> Answer:
+    name = key.partition(" ")[2].replace(" ip6 ", " ").replace(" ip ", " ")
+    known = {"state": value == "new", "direction": value == "original"}
     if name == "status":
         return packet.first_address is not None if value == "dnat" else None
-    if name == "direction":
-        return value == "original"
     if name == "original proto-dst":
         return _port(packet.first_port or packet.port, value)
-    if name in {"original ip daddr", "original ip6 daddr", "original daddr"}:
+    if name == "original daddr":
         return within(packet.first_address or packet.address, value)
-    if name in {"original ip saddr", "original ip6 saddr", "original saddr"}:
+    if name == "original saddr":
         return within(packet.source, value)
-    return None
+    return known.get(name)
 
 
 def _type(value: str, packet: Packet) -> bool | None:
@@ -441,7 +451,7 @@ def within(address: Address, value: str) -> bool | None:
 
 
 def span(value: str) -> tuple[Address, Address]:
-    """Give the first and the last address of a prefix, a range or an address. Raises ValueError."""
+    """Give the first and the last address of a prefix or a range. Raises ValueError."""
     first, dash, last = value.partition("-")
     if dash:
         return ipaddress.ip_address(first), ipaddress.ip_address(last)
@@ -483,3 +493,18 @@ def _asked(ruleset: Ruleset) -> Iterator[str]:
                     yield from part.values
                 elif isinstance(part, VerdictMap):
                     yield from (value for value, _ in part.elements)
+
+
+_READERS: Final[dict[str, Callable[[str, str, Packet], Answer]]] = {
+    "iif": _incoming,
+    "iifname": _incoming,
+    "oif": _outgoing,
+    "oifname": _outgoing,
+    "ip": _header,
+    "ip6": _header,
+    "icmp": _never,
+    "icmpv6": _never,
+    "meta": _meta,
+    "ct": _ct,
+    "fib": _fib,
+}

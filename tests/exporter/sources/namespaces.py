@@ -195,7 +195,7 @@ def namespace() -> Iterator[Namespace]:
         ["unshare", "--net", sys.executable, "-Ic", HOLD], stdin=subprocess.DEVNULL
     )
     try:
-        own = os.readlink("/proc/self/ns/net")
+        own = str(Path("/proc/self/ns/net").readlink())
         deadline = time.monotonic() + 5
         while _net(process.pid) in {own, ""}:
             assert time.monotonic() < deadline, "no namespace was made"
@@ -224,7 +224,7 @@ def served(where: Namespace, *ports: str) -> Iterator[int]:
 
 def _net(pid: int) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/ns/net")
+        return str(Path(f"/proc/{pid}/ns/net").readlink())
     except OSError:
         return ""
 
