@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.panel.fake_network import network_answer
 from tests.panel.world import NOW, World
 
 from narthex_exporter.actions import CATALOGUE
@@ -91,6 +92,10 @@ class FakeRuns:
                 "service.list": why,
                 "service.get": why,
                 "host.info": "",
+                "port.list": "",
+                "port.connections": "",
+                "firewall.get": "",
+                "firewall.export": "",
             },
         )
 
@@ -111,6 +116,8 @@ class FakeRuns:
 
     def _answer(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         text = self.world.text
+        if name.startswith(("port.", "firewall.")):
+            return network_answer(name, text, empty=self.world.mode == "empty")
         if name == "process.list":
             found = [
                 process(4242, text or "nginx", 0.62, 48_000_000, cmdline=text or "nginx: worker"),

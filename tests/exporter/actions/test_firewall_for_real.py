@@ -146,7 +146,9 @@ def test_a_rule_ends_by_itself(place: Town, facts: PretendedFacts) -> None:
     assert rule.expires_at_seconds == 4_102_444_800
     # The kernel asks its clock at each packet: an end that is past opens nothing.
     text = place.machine.run("nft", "list", "ruleset")
-    place.load(re.sub(r'time < "[^"]*"', "time < 1577836800", text.replace("4102444800", "1577836800")))
+    place.load(
+        re.sub(r'time < "[^"]*"', "time < 1577836800", text.replace("4102444800", "1577836800"))
+    )
     assert reached(place, 80) == set()
     assert [one.is_expired for one in facts.firewall.look().rules if one.owner == "narthex"] == [
         True

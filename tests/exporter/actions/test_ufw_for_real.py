@@ -138,7 +138,11 @@ def test_rules_go_through_ufw_and_come_back(box: Box, facts: PretendedFacts) -> 
     # Who is always let in stands before what was just put first.
     assert lines[0].startswith("ufw allow from 10.9.0.2 to any port 19100 proto tcp")
     assert lines[1].startswith("ufw deny from 10.9.0.0/24 to any port 80 proto tcp")
-    told = {(one.action, one.ports, one.source) for one in facts.firewall.look().rules if RUN_ID in one.comment}
+    told = {
+        (one.action, one.ports, one.source)
+        for one in facts.firewall.look().rules
+        if RUN_ID in one.comment
+    }
     assert told >= {
         ("accept", "80", ""), ("accept", "5432", "10.9.0.0/24"), ("limit", "22", ""),
         ("drop", "80", "10.9.0.0/24"),
