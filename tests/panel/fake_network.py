@@ -61,7 +61,7 @@ def _firewall(text: str, *, empty: bool) -> dict[str, Any]:
 def _port(port: int, comm: str, unit: str, reach: str, **more: Any) -> dict[str, Any]:
     text, is_new = more.pop("text"), more.pop("is_new", False)
     age = dt.timedelta(hours=1) if is_new else dt.timedelta(days=30)
-    told = {
+    told: dict[str, Any] = {
         "protocol": "tcp", "address": "0.0.0.0", "port": port, "pid": 4000 + port,  # noqa: S104
         "comm": text or comm, "unit": text or unit, "container": "", "reach": reach,
         "first_seen_at": (dt.datetime.now(tz=dt.UTC) - age).isoformat(), "networks": [],
@@ -80,7 +80,7 @@ def _peer(peer: str, port: int, comm: str, unit: str, count: int, text: str) -> 
 def _rule(
     action: str, ports: str, source: str, owner: str, comment: str, *, text: str, **more: Any
 ) -> dict[str, Any]:
-    told = {
+    told: dict[str, Any] = {
         "backend": "nftables", "id": "ip/nat/4", "direction": "input", "action": action,
         "protocol": "tcp", "ports": ports, "source": source, "destination": "", "interface": "",
         "to": "", "limit_per_minute": 0, "owner": owner, "comment": comment, "expires_at": None,
