@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tests.panel.fake_containers import answer as answer_of_containers
+from tests.panel.fake_network import network_answer
 from tests.panel.world import NOW, World
 
 from narthex_exporter.actions import CATALOGUE
@@ -120,6 +121,8 @@ class FakeRuns:
                 f"{ref} does not answer at 10.0.4.11:19100: timed out after 5 s",
                 hint="check the node's network and its exporter",
             )
+        if name.startswith(("port.", "firewall.")):
+            return network_answer(name, self.world.text, empty=self.world.mode == "empty")
         known = answer_of_containers(name, params, self.world.text)
         return self._answer(name, params) if known is None else known
 

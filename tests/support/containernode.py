@@ -13,9 +13,11 @@ from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.plans import Plan, make_plan
 from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.systemd import SystemdCaller
+from narthex_exporter.contract.facts import FirewallSettings
 from narthex_exporter.contract.wire import Run, RunState, StepRecord, new_run_id
 from narthex_exporter.queries import CATALOGUE as QUERIES
 from narthex_exporter.sources.containerengines import DOCKER, PODMAN, ContainerEngines
+from narthex_exporter.sources.firewallrules import FirewallRules
 from narthex_exporter.sources.host import Host
 from narthex_exporter.sources.people import People
 from narthex_exporter.sources.processes import Processes
@@ -54,6 +56,9 @@ class ContainerNode:
             sessions=Terminals(),
             sockets=Sockets(processes=processes),
             files=SmallFiles(),
+            firewall=FirewallRules(
+                run=self.runner.read, files=SmallFiles(), settings=FirewallSettings
+            ),
             accounts=People(),
             supervisor=Supervisord(),
             containers=ContainerEngines(sockets=sockets, directories=self.programs),

@@ -8,6 +8,7 @@ from narthex_exporter.actions import (
     containercreate,
     containerexec,
     containernetwork,
+    firewall,
     image,
     process,
     service,
@@ -31,6 +32,7 @@ MODULES: Final = (
     volume,
     containernetwork,
     compose,
+    firewall,
 )
 
 CATALOGUE: Final[dict[str, Action[Any]]] = {

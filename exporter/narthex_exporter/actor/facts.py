@@ -6,6 +6,7 @@ from narthex_exporter.contract.containerfacts import ContainerFacts
 from narthex_exporter.contract.facts import (
     AccountFacts,
     FileFacts,
+    FirewallFacts,
     HostFacts,
     ProcessFacts,
     SessionFacts,
@@ -28,3 +29,4 @@ class NodeFacts:
     containers: ContainerFacts
     accounts: AccountFacts
     supervisor: SupervisorFacts
+    firewall: FirewallFacts

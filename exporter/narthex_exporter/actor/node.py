@@ -9,12 +9,14 @@ from narthex_exporter import actions, follows, queries
 from narthex_exporter.actor.confirm import Confirmations
 from narthex_exporter.actor.engines import EngineCalls
 from narthex_exporter.actor.facts import NodeFacts
+from narthex_exporter.actor.policy import load_policy
 from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.supervisord import SupervisordCaller
 from narthex_exporter.actor.systemd import SystemdCaller
 from narthex_exporter.actor.transient import PROGRAM, Launcher, launcher_for
 from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.sources.containerengines import DOCKER, PODMAN, SOCKETS, ContainerEngines
+from narthex_exporter.sources.firewallrules import FirewallRules
 from narthex_exporter.sources.host import Host
 from narthex_exporter.sources.people import People
 from narthex_exporter.sources.processes import Processes
@@ -99,16 +101,23 @@ def open_node(config: Config) -> Hands:
         supervisor=SupervisordCaller(supervisord=supervisor),
     )
     launcher = launcher_for(runner, program=config.program)
+    files = SmallFiles()
     facts = NodeFacts(
         processes=processes,
         units=Units(run=runner.read, stream=runner.stream),
         host=Host(),
         sessions=Terminals(),
         sockets=Sockets(processes=processes),
-        files=SmallFiles(),
+        files=files,
         containers=ContainerEngines(sockets=config.engine_sockets),
         accounts=People(),
         supervisor=supervisor,
+        firewall=FirewallRules(
+            run=runner.read,
+            files=files,
+            # As a job reads it: what the node's owner has written there holds at once.
+            settings=lambda: load_policy(config.policy_file).firewall.settings(),  # noqa: PLW0108
+        ),
     )
     confirmations = Confirmations(
         folder=config.state_dir / "confirm",

@@ -1,6 +1,7 @@
 """Judge by the node's own policy file, which has the last word on what may be done here."""
 
 import enum
+import ipaddress
 import os
 import re
 import stat
@@ -22,7 +23,7 @@ from typing_extensions import override
 
 from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.contract.errors import RefusedError
-from narthex_exporter.contract.facts import Facts
+from narthex_exporter.contract.facts import Facts, FirewallSettings
 from narthex_exporter.contract.spec import Action, Danger, Params, Target
 from narthex_exporter.contract.tickets import LEEWAY_SECONDS, Claims
 from narthex_exporter.errors import ConfigError
@@ -59,6 +60,21 @@ def _known_action(name: str) -> str:
     if name not in CATALOGUE:
         raise ValueError(f"there is no action {name!r}")
     return name
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address or network: {error}") from error
+
+
+def _text(value: Any) -> Any:
+    """Take a bare port as the text that it is meant to be."""
+    return str(value) if type(value) is int else value
+
+
+PortPattern = Annotated[str, BeforeValidator(_text)]
 
 
 class Rate(BaseModel):
@@ -128,6 +144,33 @@ class SupervisorPolicy(_Section):
     allow: tuple[str, ...] | None = None
 
 
+class AlwaysAllow(_Section):
+    """A source that every firewall of ours lets in, to one TCP port or to all."""
+
+    source: Annotated[str, Field(alias="from"), AfterValidator(_network)]
+    port: Annotated[int, Field(ge=1, le=65535, strict=True)] | None = None
+
+
+class FirewallPolicy(_Section):
+    """Which ports may be acted on, and who is never shut out.
+
+    Ports are written ``22/tcp`` or ``22``, as shell patterns; ``any`` stands for what concerns all
+    of them (a default policy, a source as a whole).
+    """
+
+    always_allow: tuple[AlwaysAllow, ...] = ()
+    deny_ports: tuple[PortPattern, ...] = ()
+    allow_ports: tuple[PortPattern, ...] | None = None
+    rollback_seconds: Annotated[int, Field(ge=10, le=600, strict=True)] = 60
+
+    def settings(self) -> FirewallSettings:
+        """Give what plans may know of it."""
+        return FirewallSettings(
+            always_allow=tuple((one.source, one.port or 0) for one in self.always_allow),
+            rollback_seconds=float(self.rollback_seconds),
+        )
+
+
 class _Lists(NamedTuple):
     """The names that a policy denies and allows of one kind, and the word for the first."""
 
@@ -138,7 +181,8 @@ class _Lists(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        return f"{self.denied.partition('.')[0]}.{self.word}"
+        section, _, name = self.denied.partition(".")
+        return f"{section}.{name.replace('deny', 'allow') if 'deny' in name else self.word}"
 
 
 class Policy(_Section):
@@ -152,6 +196,7 @@ class Policy(_Section):
     process: ProcessPolicy = ProcessPolicy()
     container: ContainerPolicy = ContainerPolicy()
     supervisor: SupervisorPolicy = SupervisorPolicy()
+    firewall: FirewallPolicy = FirewallPolicy()
     rate: dict[Danger, Annotated[Rate, BeforeValidator(Rate.parse)]] = {}
     require_approvals: dict[Danger, Annotated[int, Field(ge=1, le=_MOST_APPROVALS)]] = {}
 
@@ -249,6 +294,9 @@ class Policy(_Section):
             "user": _Lists("process.protect_users", self.process.protect_users, None),
             "process": _Lists("process.protect_comm", self.process.protect_comm, None),
             "program": _Lists("supervisor.deny", self.supervisor.deny, self.supervisor.allow),
+            "port": _Lists(
+                "firewall.deny_ports", self.firewall.deny_ports, self.firewall.allow_ports
+            ),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -315,7 +363,23 @@ class Policy(_Section):
         if self.supervisor.allow is not None:
             lines.append(f"Programs of supervisord allowed: {_words(self.supervisor.allow)}.")
         lines.append(f"Programs of supervisord denied: {_words(self.supervisor.deny)}.")
-        return lines
+        return lines + self._explain_firewall()
+
+    def _explain_firewall(self) -> list[str]:
+        firewall = self.firewall
+        named = firewall.allow_ports
+        always = tuple(
+            f"{one.source} ({f'port {one.port}' if one.port else 'every port'})"
+            for one in firewall.always_allow
+        )
+        return [
+            "Its firewall actions may concern every port but those denied below."
+            if named is None
+            else f"Its firewall actions may concern these ports only: {_words(named)}.",
+            f"Ports denied to firewall actions: {_words(firewall.deny_ports)}.",
+            f"Sources that its firewall always lets in: {_words(always)}.",
+            f"Unconfirmed firewall changes are brought back after {firewall.rollback_seconds} s.",
+        ]
 
 
 OFF: Final = Policy(version=1, mode=Mode.OFF)

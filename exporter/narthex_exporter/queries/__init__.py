@@ -8,7 +8,9 @@ from narthex_exporter.queries import (
     container,
     containerlogs,
     containerthings,
+    firewall,
     host,
+    port,
     process,
     service,
     supervisor,
@@ -23,6 +25,8 @@ MODULES: Final = (
     containerlogs,
     containerthings,
     compose,
+    port,
+    firewall,
 )
 
 CATALOGUE: Final[dict[str, Query[Any, Any]]] = {

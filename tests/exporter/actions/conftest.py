@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from narthex_exporter.contract.containerfacts import (
@@ -26,6 +27,7 @@ from narthex_exporter.contract.facts import (
     CalendarFact,
     ConditionFact,
     ConnectionFact,
+    FirewallSettings,
     HostFact,
     JournalLine,
     LimitFact,
@@ -41,6 +43,9 @@ from narthex_exporter.contract.facts import (
     UnitFile,
     Waiting,
 )
+from narthex_exporter.contract.steps import Outcome, RunProgram
+from narthex_exporter.sources.firewallrules import FirewallRules
+from narthex_exporter.sources.reachability import Layout
 
 _PROCESS = {
     "ppid": 1, "user": "alice", "uid": 1000, "comm": "sleep", "cmdline": "sleep\x00300",
@@ -176,6 +181,32 @@ class PretendedFiles:
         prefix = folder.rstrip("/") + "/"
         inside = (path.removeprefix(prefix) for path in self.found if path.startswith(prefix))
         return sorted({rest.partition("/")[0] for rest in inside})
+
+
+def pretended_firewall(facts: dict[str, Any], files: PretendedFiles) -> FirewallRules:
+    """Give the real source over what nft is pretended to print, on a machine with two networks."""
+    text = "\n".join(facts.get("nft", ())) + "\n"
+    state = Outcome(code=0 if "firewalld" in facts else 127, output=facts.get("firewalld", ""))
+
+    def run(step: RunProgram) -> Outcome:
+        if step.argv[0] == "firewall-cmd":
+            return state
+        assert step.argv[0] == "nft"
+        return Outcome(code=0, output=text)
+
+    allowed = tuple((one[0], one[1]) for one in facts.get("always_allow", ()))
+    addresses = (("eth0", ip_address("10.0.0.1")), ("wan0", ip_address("203.0.113.1")))
+    routes = (("10.0.0.0/24", "eth0"), ("203.0.113.0/24", "wan0"), ("0.0.0.0/0", "wan0"))
+    return FirewallRules(
+        run=run,
+        files=files,
+        settings=lambda: FirewallSettings(always_allow=allowed, rollback_seconds=60.0),
+        layout=lambda: Layout(
+            addresses=addresses,
+            routes=tuple((ip_network(network), name) for network, name in routes),
+        ),
+        now=lambda: 1_800_000_000.0,
+    )
 
 
 @dataclass
@@ -320,6 +351,9 @@ class PretendedFacts:
     accounts: PretendedAccounts = field(default_factory=PretendedAccounts)
     supervisor: PretendedSupervisor = field(default_factory=PretendedSupervisor)
     containers: PretendedContainers = field(default_factory=PretendedContainers)
+    firewall: FirewallRules = field(
+        default_factory=lambda: pretended_firewall({}, PretendedFiles())
+    )
 
 
 def pretended(facts: dict[str, Any]) -> PretendedFacts:
@@ -330,6 +364,7 @@ def pretended(facts: dict[str, Any]) -> PretendedFacts:
         AccountFact(**{"gid": raw["uid"], **raw, "groups": tuple(raw.get("groups", ()))})
         for raw in facts.get("accounts", ())
     ]
+    files = PretendedFiles(dict(facts.get("files", {})))
     return PretendedFacts(
         processes=PretendedProcesses(
             [ProcessFact(**{**_PROCESS, **raw}) for raw in facts.get("processes", ())]
@@ -340,13 +375,14 @@ def pretended(facts: dict[str, Any]) -> PretendedFacts:
             [ListenerFact(**one) for one in facts.get("listeners", ())],
             [ConnectionFact(**one) for one in facts.get("connections", ())],
         ),
-        files=PretendedFiles(dict(facts.get("files", {}))),
+        files=files,
         accounts=PretendedAccounts({one.name: one for one in accounts}),
         supervisor=PretendedSupervisor(
             [ProgramFact(**one) for one in facts.get("programs", ())],
             facts.get("supervisor_unavailable", ""),
         ),
         containers=pretended_containers(facts),
+        firewall=pretended_firewall(facts, files),
     )
 
 

@@ -17,7 +17,10 @@ from narthex_exporter.contract.spec import Danger
 from narthex_exporter.contract.wire import describe_action, describe_query
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "catalogue.json"
-HELPERS = {"containerparams", "masking", "notices", "programs", "reference"}
+HELPERS = {
+    "containerparams", "firewallchange", "firewallguard", "firewallparams", "firewalltable",
+    "firewallufw", "masking", "notices", "programs", "reference",
+}  # fmt: skip
 
 
 def declared() -> dict[str, Any]:

@@ -279,3 +279,55 @@ def test_words_say_how_many_people_must_approve() -> None:
     assert "What is disruptive needs the approval of one other person." in lines
     assert "What is destructive needs the approval of 2 other people." in lines
     assert "Of these, equal to root access: none." in lines
+
+
+@pytest.mark.parametrize(
+    ("lists", "params", "refused"),
+    [
+        ("{}", {"port": 22}, ""),
+        ("{deny_ports: [22/tcp]}", {"port": 22}, "firewall.deny_ports: 22/tcp"),
+        ("{deny_ports: [22]}", {"port": 22, "protocol": "udp"}, "firewall.deny_ports: 22"),
+        ("{deny_ports: [22/tcp]}", {"port": 22, "protocol": "udp"}, ""),
+        ("{deny_ports: [22/tcp]}", {"port": 20, "last_port": 30}, "firewall.deny_ports: 22/tcp"),
+        ("{allow_ports: ['80*', 443]}", {"port": 8080}, ""),
+        ("{allow_ports: ['80*', 443]}", {"port": 443, "protocol": "udp"}, ""),
+        ("{allow_ports: ['80*', 443]}", {"port": 22}, "firewall.allow_ports"),
+        ("{allow_ports: []}", {"port": 80}, "firewall.allow_ports"),
+    ],
+)
+def test_ports_are_judged_each(lists: str, params: dict[str, Any], refused: str) -> None:
+    text = f"version: 1\nmode: manage\ndanger: {{firewall: disruptive}}\nfirewall: {lists}"
+    policy = parse_policy(text.encode(), name="test")
+    action = CATALOGUE["firewall.open-port"]
+    given = action.params.model_validate(params)
+    if not refused:
+        policy.judge(action, given, pretended({}))
+        return
+    with pytest.raises(PolicyError) as error:
+        policy.judge(action, given, pretended({}))
+    assert refused in str(error.value)
+
+
+def test_what_concerns_every_port_needs_the_word_any() -> None:
+    action = CATALOGUE["firewall.set-default-policy"]
+    params = action.params.model_validate({"policy": "drop"})
+    base = "version: 1\nmode: manage\ndanger: {firewall: disruptive}\nfirewall: {allow_ports: "
+    parse_policy(f"{base}[any]}}".encode(), name="test").judge(action, params, pretended({}))
+    with pytest.raises(PolicyError, match="port any"):
+        parse_policy(f"{base}[80]}}".encode(), name="test").judge(action, params, pretended({}))
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("{always_allow: [{from: 10.0.0.1/8}]}", "firewall.always_allow.0.from"),
+        ("{always_allow: [{from: example.org}]}", "firewall.always_allow.0.from"),
+        ("{always_allow: [{from: 10.0.0.0/8, port: 0}]}", "firewall.always_allow.0.port"),
+        ("{rollback_seconds: 5}", "firewall.rollback_seconds"),
+        ("{rollback_seconds: 3600}", "firewall.rollback_seconds"),
+        ("{deny_port: []}", "firewall.deny_port"),
+    ],
+)
+def test_a_wrong_word_about_the_firewall_is_named(text: str, wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong.replace(".", r"\.")):
+        parse_policy(f"version: 1\nmode: manage\nfirewall: {text}".encode(), name="test")

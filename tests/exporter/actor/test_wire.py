@@ -38,6 +38,7 @@ from narthex_exporter.queries import CATALOGUE as QUERIES
 
 GOLDEN = Path(__file__).parents[2] / "wire" / "v1"
 RUN_ID = "019ab0c4-5f00-7000-8000-000000000001"
+COMMENT = f"n1 0a1b2c3d {RUN_ID} 1900000000 shop"
 FACTS = pretended(
     {
         "units": [
@@ -50,6 +51,39 @@ FACTS = pretended(
                 "required_by": ["app.service"],
                 "result": "success",
             }
+        ],
+        "listeners": [
+            {
+                "protocol": "tcp",
+                "address": "0.0.0.0",  # noqa: S104 - as it is told
+                "port": 80,
+                "pid": 4242,
+                "comm": "nginx",
+                "unit": "nginx.service",
+                "first_seen_seconds": 1767323045.0,
+            },
+        ],
+        "connections": [
+            {
+                "protocol": "tcp",
+                "local_address": "10.0.0.1",
+                "local_port": 80,
+                "peer_address": "10.0.0.9",
+                "peer_port": 40000,
+                "pid": 4242,
+                "comm": "nginx",
+                "unit": "nginx.service",
+            },
+        ],
+        "always_allow": [["10.0.0.5/32", 19100]],
+        "nft": [
+            "table inet narthex { # handle 1",
+            "\tchain guard { # handle 1",
+            "\t\ttype filter hook prerouting priority -150; policy accept;",
+            f'\t\tip saddr 10.0.0.0/24 tcp dport 80 accept comment "{COMMENT}" # handle 2',
+            '\t\tdrop comment "narthex default" # handle 3',
+            "\t}",
+            "}",
         ],
         "processes": [
             {
@@ -192,6 +226,10 @@ MESSAGES: dict[str, Callable[[], BaseModel]] = {
     "query-container.logs": told("container.logs", containers=["shop-web-1"]),
     "query-image.list": told("image.list"),
     "query-volume.list": told("volume.list"),
+    "query-firewall.export": lambda: query("firewall.export", {}),
+    "query-firewall.get": lambda: query("firewall.get", {}),
+    "query-port.connections": lambda: query("port.connections", {}),
+    "query-port.list": lambda: query("port.list", {}),
     "query-host.info": lambda: query("host.info", {}),
     "query-process.get": lambda: query("process.get", {"pid": 4242}),
     "query-process.list": lambda: query("process.list", {}),
