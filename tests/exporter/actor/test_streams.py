@@ -265,7 +265,7 @@ def unit(rig: Rig, tmp_path: Path) -> Unit:
     assert isinstance(facts, NodeFacts)
     units = Known(run=runner.read, stream=runner.stream)
     rig.actor.engine.facts = replace(facts, units=units)
-    rig.actor.engine.needs = {"systemd": units.unavailable}
+    rig.actor.engine.needs = {**rig.actor.engine.needs, "systemd": units.unavailable}
     return Unit(folder, rig)
 
 

@@ -186,7 +186,7 @@ def test_a_bus_that_does_not_answer_is_told_and_is_no_fault(rig: Rig, tmp_path: 
     )
     assert isinstance(engine.facts, NodeFacts)
     engine.facts = dataclasses.replace(engine.facts, units=units)
-    engine.needs = {"systemd": units.unavailable}
+    engine.needs = {**rig.actor.engine.needs, "systemd": units.unavailable}
     for reply in (
         rig.client.query("service.list"),
         rig.client.plan("service.restart", unit="nginx.service"),
