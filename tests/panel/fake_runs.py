@@ -87,7 +87,10 @@ class FakeRuns:
         return ActorView(
             version="0.1.0",
             policy={"mode": "act", "service": "disruptive", "process": "disruptive"},
-            actions={name: why if "service" in name else "" for name in CATALOGUE},
+            actions={
+                name: self.world.forbidden.get(name, why if "service" in name else "")
+                for name in CATALOGUE
+            },
             queries={
                 "process.list": "",
                 "process.get": "",

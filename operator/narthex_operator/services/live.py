@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from narthex_exporter.contract.spec import Action, Catalogue, Follow
@@ -16,7 +16,7 @@ from narthex_operator.errors import DeniedError, LimitedError, NotFoundError
 from narthex_operator.services.access import Actor
 from narthex_operator.services.audit import AuditLedger
 from narthex_operator.services.interfaces import Nodes
-from narthex_operator.services.runs import RunService, asker_for, validated
+from narthex_operator.services.runs import RunService, asker_for, check_reason, validated
 from narthex_operator.services.views import LivePermit
 
 TICKET_SECONDS: Final = 30.0
@@ -43,8 +43,10 @@ class LiveService:
     _tickets: dict[str, _Kept] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def ticket(self, actor: Actor, ref: str, name: str, params: Mapping[str, Any]) -> str:
-        """Let a session open one stream, once, within 30 s."""
+    def ticket(
+        self, actor: Actor, ref: str, name: str, params: Mapping[str, Any], *, reason: str = ""
+    ) -> str:
+        """Let a session open one stream, once, within 30 s; ``reason`` says why, for the audits."""
         declared = self._declared(name)
         _require(actor, declared)
         if not actor.session:
@@ -54,6 +56,9 @@ class LiveService:
         valid = validated(declared.params, params)
         view = self.nodes.get(actor, ref)
         self.runs.capable(self.runs.reachable(view), actor, declared)
+        why = reason.strip()
+        if isinstance(declared, Action):
+            check_reason(declared, why)
         permit = LivePermit(
             node=view,
             name=name,
@@ -61,6 +66,7 @@ class LiveService:
             actor=actor.id,
             session=actor.session,
             terminal=isinstance(declared, Action),
+            reason=why,
         )
         return self._keep(permit)
 
@@ -86,9 +92,11 @@ class LiveService:
         """Open the stream at its node."""
         node = self.runs.reachable(self.nodes.get(actor, permit.node.id))
         if permit.terminal:
-            self._note(actor, permit, "terminal.opened", {"params": dict(permit.params)})
+            details = {"params": dict(permit.params), "reason": permit.reason}
+            self._note(actor, permit, "terminal.opened", details)
+        asker = replace(asker_for(actor), reason=permit.reason)
         return self.client.stream(
-            node, asker_for(actor), permit.name, permit.params, terminal=permit.terminal
+            node, asker, permit.name, permit.params, terminal=permit.terminal
         )
 
     def ended(self, actor: Actor, permit: LivePermit, *, seconds: float, why: str) -> None:

@@ -393,18 +393,23 @@ def validated(model: type[Any], params: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _check_consent(
-    action: Action[Any], resource: str, *, plan: str, reason: str, typed: str
-) -> None:
-    """Demand what a person must have done before something of this danger runs."""
-    if not DIGEST.fullmatch(plan):
-        raise _invalid("plan", "must be the digest of the plan that was shown")
+def check_reason(action: Action[Any], reason: str) -> None:
+    """Demand that a person says why, where an action's danger asks for it. Raises InvalidError."""
     if len(reason) > MAX_REASON:
         raise _invalid("reason", f"must be at most {MAX_REASON} characters long")
     if UNSHOWN.search(reason):
         raise _invalid("reason", "must be one line of text, without control characters")
     if action.danger.rank >= Danger.DISRUPTIVE.rank and not reason:
         raise _invalid("reason", f"must say why: {action.name} is {action.danger}")
+
+
+def _check_consent(
+    action: Action[Any], resource: str, *, plan: str, reason: str, typed: str
+) -> None:
+    """Demand what a person must have done before something of this danger runs."""
+    if not DIGEST.fullmatch(plan):
+        raise _invalid("plan", "must be the digest of the plan that was shown")
+    check_reason(action, reason)
     if action.danger is Danger.DESTRUCTIVE and typed != resource:
         raise _invalid("confirmation", f"must be {resource}, typed in full")
 

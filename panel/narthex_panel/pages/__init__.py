@@ -18,6 +18,7 @@ from narthex_panel.pages import (
     settings,
     sign_in,
     streams,
+    terminal,
 )
 
 PAGES: Final[tuple[Page, ...]] = (
@@ -34,5 +35,6 @@ PAGES: Final[tuple[Page, ...]] = (
     runbooks.page,
     audit.page,
     streams.page,
+    terminal.page,
     settings.page,
 )
