@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from narthex_exporter.actor.app import build as build_actor
+from narthex_exporter.actor.execs import SOCKETS
 from narthex_exporter.actor.node import CATALOGUE, Config
 from narthex_exporter.actorlink import ActorLink
 from narthex_exporter.collectors.scrape import Scraper
@@ -52,6 +53,8 @@ class RealNode:
     id: str = "web-1-3fa9c2"
     name: str = "web-1"
     address: str = ""
+    policy: str = POLICY
+    engines: tuple[Path, ...] = SOCKETS
     pki: TLSFiles = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class RealNode:
         node = {"id": self.id, "name": self.name, "cluster": ca.cluster, "generation": 1}
         (self.folder / "node.json").write_text(json.dumps(node))
         (self.folder / "tickets.json").write_text(json.dumps(self.signer.ticket_keys()))
-        (self.folder / "policy.yaml").write_text(POLICY)
+        (self.folder / "policy.yaml").write_text(self.policy)
 
     @staticmethod
     def files(folder: Path) -> TLSFiles:
@@ -85,6 +88,7 @@ class RealNode:
             state_dir=self.folder / "actor",
             socket=self.socket,
             policy_file=self.folder / "policy.yaml",
+            engine_sockets=self.engines,
         )
         with build_actor(config, catalogue=catalogue) as actor:
             listener = Listener(sock=listen_unix(self.socket, mode=0o660))

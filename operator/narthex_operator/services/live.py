@@ -92,8 +92,7 @@ class LiveService:
         """Open the stream at its node."""
         node = self.runs.reachable(self.nodes.get(actor, permit.node.id))
         if permit.terminal:
-            details = {"params": dict(permit.params), "reason": permit.reason}
-            self._note(actor, permit, "terminal.opened", details)
+            self._note(actor, permit, "terminal.opened", {"params": dict(permit.params)})
         asker = replace(asker_for(actor), reason=permit.reason)
         return self.client.stream(
             node, asker, permit.name, permit.params, terminal=permit.terminal
@@ -115,6 +114,7 @@ class LiveService:
             node=permit.node.id,
             node_name=permit.node.name,
             resource=declared.params.model_validate(dict(permit.params)).resource,
+            reason=permit.reason,
             details={"action": permit.name, **details},
         )
 

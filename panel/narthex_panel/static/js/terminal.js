@@ -116,7 +116,8 @@ function begin() {
   find("end").disabled = find("paste").disabled = false;
   screen.fit();
   resized();
-  term.focus();
+  term.focus({ preventScroll: true });
+  find("live-part").scrollIntoView({ block: "end", behavior: "instant" });
 }
 
 function end(why) {
