@@ -33,6 +33,7 @@ PAGES = (
     "/nodes/web-1/processes",
     "/nodes/web-1/services",
     "/nodes/web-1/services/nginx.service",
+    "/nodes/web-1/containers/web/terminal",
     "/nodes/web-1/logs",
     "/nodes/web-1/alerts",
     "/nodes/web-1/runs",

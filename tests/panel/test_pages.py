@@ -34,6 +34,7 @@ ADDRESSES = (
     ("/nodes/web-1/services", "query:service.list"),
     ("/nodes/web-1/services/nginx.service", "query:service.get"),
     ("/nodes/web-1/services/no.service", "query:service.get"),
+    ("/nodes/web-1/containers/web/terminal", "node:read"),
     ("/nodes/web-1/logs", "log:read"),
     ("/nodes/web-1/alerts", "alert:read"),
     ("/nodes/web-1/runs", "node:read"),

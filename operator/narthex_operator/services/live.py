@@ -46,7 +46,7 @@ class LiveService:
     def ticket(
         self, actor: Actor, ref: str, name: str, params: Mapping[str, Any], *, reason: str = ""
     ) -> str:
-        """Let a session open one stream, once, within 30 s; ``reason`` says why, for the audits."""
+        """Let a session open one stream, once, within 30 s; ``reason`` is for the audits."""
         declared = self._declared(name)
         _require(actor, declared)
         if not actor.session:

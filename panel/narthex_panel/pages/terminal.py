@@ -46,7 +46,7 @@ def show(ui: Ui, ref: str, container: str) -> Answer:
 def _why_not(ui: Ui, actor: ActorView) -> str:
     """Say why whoever asks can open none here; empty where it can be tried."""
     if ui.session is None:
-        return gettext("A terminal is opened by a person's session, not with an API token.")
+        return str(gettext("A terminal is opened by a person's session, not with an API token."))
     return blocked(ui, actor, (execute.name,))[execute.name]
 
 
