@@ -15,15 +15,20 @@ const FILES = [
   ["uplot/dist/uPlot.iife.min.js", "uplot/uplot.min.js"],
   ["uplot/dist/uPlot.min.css", "uplot/uplot.min.css"],
   ["uplot/LICENSE", "uplot/LICENSE"],
+  ["@xterm/xterm/lib/xterm.mjs", "xterm/xterm.js"],
+  ["@xterm/xterm/css/xterm.css", "xterm/xterm.css"],
+  ["@xterm/xterm/LICENSE", "xterm/LICENSE"],
+  ["@xterm/addon-fit/lib/addon-fit.mjs", "xterm-addon-fit/addon-fit.js"],
+  ["@xterm/addon-fit/LICENSE", "xterm-addon-fit/LICENSE"],
 ];
 
 // The icons in use, one name a line: templates name no other (a test compares).
 const ICONS = [
   "activity", "alert-triangle", "bell", "bell-off", "check", "chevron-down",
-  "chevron-right", "circle-check", "circle-dashed", "circle-x", "clock", "copy", "cpu", "eye",
+  "chevron-right", "circle-check", "circle-dashed", "circle-x", "clipboard", "clock", "copy", "cpu", "eye",
   "file-text", "history", "info-circle", "key", "list-check", "lock", "logout",
   "player-play", "player-stop", "plug-connected-x", "plus", "power", "refresh", "rotate-clockwise", "search", "selector",
-  "server-2", "settings", "shield-check", "tools", "user", "x",
+  "server-2", "settings", "shield-check", "terminal-2", "tools", "user", "x",
 ];
 
 rmSync(out, { recursive: true, force: true });
@@ -32,9 +37,10 @@ for (const [from, to] of FILES) {
   cpSync(join(modules, from), join(out, to));
 }
 // A reference to a map that is not shipped is a 404 in every developer's console.
-for (const name of ["tabler/tabler.min.css"]) {
+for (const name of ["tabler/tabler.min.css", "xterm/xterm.js", "xterm-addon-fit/addon-fit.js"]) {
   const text = readFileSync(join(out, name), "utf8");
-  writeFileSync(join(out, name), text.replace(/\/\*# sourceMappingURL=.*?\*\//, ""));
+  writeFileSync(join(out, name),
+    text.replace(/\/\*# sourceMappingURL=.*?\*\//, "").replace(/^\/\/# sourceMappingURL=.*\n?/m, ""));
 }
 
 const symbols = ICONS.map((name) => {

@@ -55,8 +55,9 @@ MACHINES: Final[Mapping[str, tuple[str, ...]]] = {
     "alertmanager": ("machine:webhook",),
 }
 
+_POLICY: Final = "Content-Security-Policy"
 HEADERS: Final = {
-    "Content-Security-Policy": (
+    _POLICY: (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
         " font-src 'self'; connect-src 'self'; manifest-src 'self'; object-src 'none';"
         " frame-ancestors 'none'; base-uri 'none'; form-action 'self';"
@@ -143,6 +144,10 @@ class Pipeline:
     def harden(self, response: Response) -> Response:
         """Give every response its headers, errors and files too."""
         response.headers.update(HEADERS)
+        if nonce := g.get("style_nonce", ""):
+            response.headers[_POLICY] = HEADERS[_POLICY].replace(
+                "style-src 'self'", f"style-src 'self' 'nonce-{nonce}'"
+            )
         response.headers["X-Request-ID"] = g.get("request_id", "")
         if "Cache-Control" not in response.headers:
             response.headers["Cache-Control"] = "no-store"

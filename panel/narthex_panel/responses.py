@@ -1,9 +1,10 @@
 """Answer in ways that several pages need."""
 
 import math
+import secrets
 from typing import Final
 
-from flask import Response
+from flask import Response, g
 from flask_babel import ngettext
 
 from narthex_operator.errors import LimitedError, OperatorError
@@ -47,3 +48,13 @@ def say_wait(error: OperatorError) -> tuple[OperatorError, dict[str, str]]:
 def keep_session(response: Response, token: str) -> None:
     """Put a session's token into the browser, for this origin alone."""
     response.set_cookie(COOKIE, token, path="/", secure=True, httponly=True, samesite="Lax")
+
+
+def style_nonce() -> str:
+    """Let this one response's page make <style> elements of its own, where they carry the nonce.
+
+    The pipeline writes it into the content security policy; scripts get nothing from it.
+    """
+    made = secrets.token_urlsafe(16)
+    g.style_nonce = made
+    return made

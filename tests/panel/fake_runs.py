@@ -103,7 +103,10 @@ class FakeRuns:
                 "rate": {"disruptive": "30/min"},
                 "require_approvals": {"destructive": "2"},
             },
-            actions={name: why if "service" in name else "" for name in CATALOGUE},
+            actions={
+                name: self.world.forbidden.get(name, why if "service" in name else "")
+                for name in CATALOGUE
+            },
             queries={name: why if "service" in name else "" for name in QUERIES},
             follows={"process.top": "", "service.journal": why} if self.world.follows else {},
         )

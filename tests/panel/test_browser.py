@@ -45,6 +45,7 @@ PAGES = (
     "/nodes/web-1/compose/docker/shop",
     "/nodes/web-1/actions/container.run",
     "/nodes/web-1/actions/service.edit-drop-in?unit=nginx.service&fixed=unit&name=limits&fixed=name",
+    "/nodes/web-1/terminal/web",
     "/nodes/web-1/logs",
     "/nodes/web-1/alerts",
     "/nodes/web-1/runs",

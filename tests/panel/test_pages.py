@@ -45,6 +45,7 @@ ADDRESSES = (
     ("/nodes/web-1/compose/docker/none", "query:compose.get"),
     ("/nodes/web-1/ports", "query:port.list"),
     ("/nodes/web-1/ports/ruleset", "query:firewall.export"),
+    ("/nodes/web-1/terminal/web", "node:read"),
     ("/nodes/web-1/logs", "log:read"),
     ("/nodes/web-1/alerts", "alert:read"),
     ("/nodes/web-1/runs", "node:read"),

@@ -103,6 +103,16 @@ class World:
     opened: list[dict[str, Any]] = field(default_factory=list)
     """The parameters of each stream that was opened."""
     listening: int = 0
+    typed: bytearray = field(default_factory=bytearray)
+    """What was typed into the terminals."""
+    sizes: list[dict[str, int]] = field(default_factory=list)
+    """The sizes that the terminals were told, columns and rows."""
+    screen: list[bytes] = field(default_factory=list)
+    """What the terminals write; tests add to it."""
+    hang_up: str = ""
+    """Why every terminal ends now."""
+    forbidden: dict[str, str] = field(default_factory=dict)
+    """Why a node cannot carry out an action."""
     reads: int = 0
     cpu: float = 0.0
     """Added to each node's CPU, so that a test sees a change."""

@@ -17,6 +17,7 @@ from narthex_exporter.collectors.spec import Node as Sources
 from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.durable import write_durably
 from narthex_exporter.selfmetrics import Requests
+from narthex_exporter.sources.containerengines import DOCKER, SOCKETS
 from narthex_exporter.sources.filesystems import Filesystems
 from narthex_exporter.sources.procfs import Procfs
 from narthex_exporter.sources.sysfs import Sysfs
@@ -56,6 +57,8 @@ class RealNode:
     address: str = ""
     catalogue: Catalogue = CATALOGUE
     program: tuple[str, ...] = PROGRAM
+    policy: str = POLICY
+    docker_socket: Path = SOCKETS[DOCKER]
     pki: TLSFiles = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +74,7 @@ class RealNode:
         node = {"id": self.id, "name": self.name, "cluster": ca.cluster, "generation": 1}
         (self.folder / "node.json").write_text(json.dumps(node))
         (self.folder / "tickets.json").write_text(json.dumps(self.signer.ticket_keys()))
-        (self.folder / "policy.yaml").write_text(POLICY)
+        (self.folder / "policy.yaml").write_text(self.policy)
 
     @staticmethod
     def files(folder: Path) -> TLSFiles:
@@ -90,6 +93,7 @@ class RealNode:
             socket=self.socket,
             policy_file=self.folder / "policy.yaml",
             program=self.program,
+            docker_socket=self.docker_socket,
         )
         with build_actor(config, catalogue=catalogue or self.catalogue) as actor:
             listener = Listener(sock=listen_unix(self.socket, mode=0o660))

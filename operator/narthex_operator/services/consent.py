@@ -19,11 +19,16 @@ def check_consent(
     """Demand what a person must have done before something of this danger runs."""
     if not DIGEST.fullmatch(plan):
         raise invalid("plan", "must be the digest of the plan that was shown")
+    check_why(action, reason)
+    if action.danger is Danger.DESTRUCTIVE and typed != resource:
+        raise invalid("confirmation", f"must be {resource}, typed in full")
+
+
+def check_why(action: Action[Any], reason: str) -> None:
+    """Demand that a person says why, where an action's danger asks for it. Raises InvalidError."""
     check_reason(reason)
     if action.danger.rank >= Danger.DISRUPTIVE.rank and not reason:
         raise invalid("reason", f"must say why: {action.name} is {action.danger}")
-    if action.danger is Danger.DESTRUCTIVE and typed != resource:
-        raise invalid("confirmation", f"must be {resource}, typed in full")
 
 
 def check_reason(reason: str) -> None:

@@ -358,8 +358,12 @@ class Audit(Protocol):
 class Live(Protocol):
     """What nodes tell live, and terminals on them."""
 
-    def ticket(self, actor: Actor, ref: str, name: str, params: Mapping[str, Any]) -> str:
+    def ticket(
+        self, actor: Actor, ref: str, name: str, params: Mapping[str, Any], *, reason: str = ""
+    ) -> str:
         """Let a session open one stream, once, within 30 s (``query:<name>``, ``action:<name>``).
+
+        A terminal needs a ``reason`` where its danger asks for one.
 
         Raises DeniedError, InvalidError, NotFoundError, and ConflictError where the node cannot.
         """

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from narthex_exporter.contract.spec import Action, Catalogue, Follow
@@ -15,6 +15,7 @@ from narthex_operator.clients.node import NodeClient
 from narthex_operator.errors import DeniedError, LimitedError, NotFoundError
 from narthex_operator.services.access import Actor
 from narthex_operator.services.audit import AuditLedger
+from narthex_operator.services.consent import check_why
 from narthex_operator.services.interfaces import Nodes
 from narthex_operator.services.runs import RunService, asker_for, validated
 from narthex_operator.services.views import LivePermit
@@ -43,8 +44,10 @@ class LiveService:
     _tickets: dict[str, _Kept] = field(default_factory=dict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def ticket(self, actor: Actor, ref: str, name: str, params: Mapping[str, Any]) -> str:
-        """Let a session open one stream, once, within 30 s."""
+    def ticket(
+        self, actor: Actor, ref: str, name: str, params: Mapping[str, Any], *, reason: str = ""
+    ) -> str:
+        """Let a session open one stream, once, within 30 s; ``reason`` is for the audits."""
         declared = self._declared(name)
         _require(actor, declared)
         if not actor.session:
@@ -54,6 +57,9 @@ class LiveService:
         valid = validated(declared.params, params)
         view = self.nodes.get(actor, ref)
         self.runs.capable(self.runs.reachable(view), actor, declared)
+        why = reason.strip()
+        if isinstance(declared, Action):
+            check_why(declared, why)
         permit = LivePermit(
             node=view,
             name=name,
@@ -61,6 +67,7 @@ class LiveService:
             actor=actor.id,
             session=actor.session,
             terminal=isinstance(declared, Action),
+            reason=why,
         )
         return self._keep(permit)
 
@@ -87,8 +94,9 @@ class LiveService:
         node = self.runs.reachable(self.nodes.get(actor, permit.node.id))
         if permit.terminal:
             self._note(actor, permit, "terminal.opened", {"params": dict(permit.params)})
+        asker = replace(asker_for(actor), reason=permit.reason)
         return self.client.stream(
-            node, asker_for(actor), permit.name, permit.params, terminal=permit.terminal
+            node, asker, permit.name, permit.params, terminal=permit.terminal
         )
 
     def ended(self, actor: Actor, permit: LivePermit, *, seconds: float, why: str) -> None:
@@ -107,6 +115,7 @@ class LiveService:
             node=permit.node.id,
             node_name=permit.node.name,
             resource=declared.params.model_validate(dict(permit.params)).resource,
+            reason=permit.reason,
             details={"action": permit.name, **details},
         )
 

@@ -131,7 +131,8 @@ class ActorView(View):
 class LivePermit(View):
     """What one person may watch or enter live: for one session, once opened as long as it may.
 
-    ``terminal`` tells an action that opens one from what is only followed.
+    ``terminal`` tells an action that opens one from what is only followed; ``reason`` is why it
+    is opened.
     """
 
     node: NodeView
@@ -140,6 +141,7 @@ class LivePermit(View):
     actor: str
     session: str
     terminal: bool = False
+    reason: str = ""
 
 
 class ApprovalView(View):

@@ -25,6 +25,7 @@ from narthex_panel.pages import (
     settings,
     sign_in,
     streams,
+    terminal,
 )
 
 PAGES: Final[tuple[Page, ...]] = (
@@ -48,5 +49,6 @@ PAGES: Final[tuple[Page, ...]] = (
     runbooks.page,
     audit.page,
     streams.page,
+    terminal.page,
     settings.page,
 )

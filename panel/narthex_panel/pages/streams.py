@@ -26,6 +26,7 @@ class Wanted(BaseModel):
     node: str = Field(max_length=64)
     name: str = Field(max_length=100)
     params: dict[str, Any] = {}
+    reason: str = ""
 
 
 class NoWebSocketError(OperatorError):
@@ -42,7 +43,9 @@ def ticket(ui: Ui) -> Answer:
         asked = Wanted.model_validate(strict_json(request.get_data(cache=False)))
     except (ValidationError, ValueError) as error:
         raise InvalidError("the request is not a stream's") from error
-    made = ui.services.live.ticket(ui.actor, asked.node, asked.name, asked.params)
+    made = ui.services.live.ticket(
+        ui.actor, asked.node, asked.name, asked.params, reason=asked.reason
+    )
     return Response(jsonify({"ticket": made}).get_data(), mimetype="application/json")
 
 

@@ -1,8 +1,8 @@
 // Show what a node tells live: a ticket, then a WebSocket; closed while hidden, opened again later.
 import { rowsFrom, text } from "./dom.js";
 import { first } from "./tables.js";
+import { askTicket, openSocket } from "./tickets.js";
 
-const PROTOCOL = "narthex.v1";
 const RETRY_MS = [1000, 2000, 5000, 10000, 15000];
 const SIGNED_OUT = "signed-out";
 const POLICY = 1008;
@@ -44,14 +44,7 @@ export class Feed {
 
   /** Ask for a ticket: null where none can be had now, empty where none ever will. */
   async ticket() {
-    const answer = await fetch("/live/tickets", {
-      method: "POST",
-      headers: {
-        "Content-Type": "application/json",
-        "X-CSRF-Token": document.querySelector('meta[name="csrf-token"]').content,
-      },
-      body: JSON.stringify({ node: this.node, name: this.name, params: this.params() }),
-    });
+    const answer = await askTicket({ node: this.node, name: this.name, params: this.params() });
     if (answer.status === 401) { location.reload(); return ""; }
     if (answer.ok) return (await answer.json()).ticket;
     const told = await answer.json().catch(() => ({}));
@@ -65,9 +58,7 @@ export class Feed {
   }
 
   connect(ticket) {
-    const url = new URL("/live/ws", location.href);
-    url.protocol = url.protocol.replace("http", "ws");
-    const socket = new WebSocket(url, [PROTOCOL, `ticket.${ticket}`]);
+    const socket = openSocket(ticket);
     this.socket = socket;
     socket.onmessage = (event) => {
       if (this.socket !== socket) return;
