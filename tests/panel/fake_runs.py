@@ -158,7 +158,8 @@ class FakeRuns:
         if name == "service.get":
             row = next((row for row in _UNITS if row[0] == params["unit"]), None)
             if row is None:
-                return QUERIES[name].result(unit=None).model_dump(mode="json")
+                nothing: dict[str, Any] = QUERIES[name].result(unit=None).model_dump(mode="json")
+                return nothing
             unit, description, active, sub, file_state = row
             return {
                 **_unit_detail(unit, text),
