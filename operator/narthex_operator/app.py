@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from ssl import TLSVersion
 from typing import Final
@@ -34,20 +35,30 @@ from narthex_operator.jobs import Job, scheduler
 from narthex_operator.pipeline import MachineToken, Pipeline, machine_actor
 from narthex_operator.services.access import Actor
 from narthex_operator.services.alerts import AlertService
+from narthex_operator.services.approvals import ApprovalService
 from narthex_operator.services.asking import AskingService
+from narthex_operator.services.authority import Authority
 from narthex_operator.services.bootstrap import (
     CoreServices,
     open_services,
     read_secret,
     refresh_certificates,
 )
+from narthex_operator.services.clockwork import TICK_SECONDS as CLOCK_SECONDS
+from narthex_operator.services.clockwork import Clockwork
 from narthex_operator.services.delivery import Delivery
+from narthex_operator.services.driver import TICK_SECONDS as DRIVE_SECONDS
+from narthex_operator.services.driver import FleetDriver
 from narthex_operator.services.fleet import Check, FleetService
+from narthex_operator.services.fleetruns import FleetRunService
+from narthex_operator.services.gates import Gates
 from narthex_operator.services.interfaces import Services
+from narthex_operator.services.leases import Leases
 from narthex_operator.services.live import LiveService
 from narthex_operator.services.logs import LogService
 from narthex_operator.services.retention import Retention
 from narthex_operator.services.runs import RunService
+from narthex_operator.services.schedules import ScheduleService
 from narthex_operator.services.verification import Verifier
 from narthex_operator.services.witness import Witness
 from narthex_operator.telemetry import build_registry
@@ -64,7 +75,9 @@ WEB_LIMITS: Final = Limits(
 )
 GATEWAY_LIMITS: Final = Limits(body_bytes=4 << 20, connections=1024, connections_per_peer=128)
 DRAIN_SECONDS: Final = 10.0
+_BACKGROUND: Final = "background"
 _RECONCILE_SECONDS: Final = 5.0
+_WATCH_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 15.0
 _WITNESS_SECONDS: Final = 60.0
 _VERIFY_SECONDS: Final = 86_400.0
@@ -92,6 +105,9 @@ class Parts:
     clients: Clients
     delivery: Delivery
     alerts: AlertService
+    leases: Leases
+    driver: FleetDriver
+    clockwork: Clockwork
     services: Services
     witness: Witness
     verifier: Verifier
@@ -132,16 +148,25 @@ class Parts:
     def jobs(self) -> tuple[Job, ...]:
         """Name what is done in the background."""
         return (
-            Job(name="reconcile", seconds=_RECONCILE_SECONDS, run=self.delivery.reconcile),
-            Job(name="alerts", seconds=_POLL_SECONDS, run=self.alerts.poll),
-            Job(name="checkpoint", seconds=_RECONCILE_SECONDS, run=self._checkpoint),
-            Job(name="node-audits", seconds=_WITNESS_SECONDS, run=self.witness.poll),
+            # One of several operators does these; the others stand by.
+            *(
+                Job(name=name, seconds=seconds, run=partial(self._alone, run))
+                for name, seconds, run in (
+                    ("reconcile", _RECONCILE_SECONDS, self.delivery.reconcile),
+                    ("checkpoint", _RECONCILE_SECONDS, self._checkpoint),
+                    ("sessions", _CERTIFICATE_SECONDS, self.core.accounts.forget_old_sessions),
+                    ("retention", _RETENTION_SECONDS, self._tidy),
+                    ("node-audits", _WITNESS_SECONDS, self.witness.poll),
+                )
+            ),
+            # These keep what is this operator's own, or ask for the lease themselves.
+            Job(name="confirm", seconds=_WATCH_SECONDS, run=self.delivery.watch),
             Job(name="verification", seconds=_VERIFY_SECONDS, run=self.verifier.run),
+            Job(name="alerts", seconds=_POLL_SECONDS, run=self.alerts.poll),
             Job(name="certificates", seconds=_CERTIFICATE_SECONDS, run=self._renew),
-            Job(name="sessions", seconds=_CERTIFICATE_SECONDS,
-                run=self.core.accounts.forget_old_sessions),
-            Job(name="retention", seconds=_RETENTION_SECONDS, run=self._tidy),
-        )  # fmt: skip
+            Job(name="fleet-runs", seconds=DRIVE_SECONDS, run=self.driver.tick, overlap=4),
+            Job(name="schedules", seconds=CLOCK_SECONDS, run=self.clockwork.tick, overlap=4),
+        )
 
     def amiss(self) -> str:
         """Say why the operator cannot do its work; empty when it can.
@@ -168,8 +193,15 @@ class Parts:
 
     def close(self) -> None:
         """Stop what works in the background and let go of the database."""
+        self.clockwork.stop()
+        self.driver.stop()
         self.delivery.stop()
+        self.leases.release()
         self.core.close()
+
+    def _alone(self, run: Callable[[], object]) -> None:
+        if self.leases.leads(_BACKGROUND):
+            run()
 
     def _checkpoint(self) -> None:
         try:
@@ -198,6 +230,9 @@ def build(config: OperatorConfig) -> Parts:
 def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts:
     database, audit = core.database, core.audit
     database.upgrade()
+    # Several operators can share a PostgreSQL; SQLite's file has one.
+    alone = database.engine.dialect.name == "sqlite"
+    leases = Leases(database=database, alone=alone)
     clients = Clients(
         nodes=NodeClient(
             cluster=core.signer.ca().cluster,
@@ -209,12 +244,14 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         alertmanager=alertmanager_client(config.alertmanager_url),
         logs=loki_client(config.logs_url),
     )
+    authority = Authority(catalogue=CATALOGUE, require=config.require_approvals)
     delivery = Delivery(
         database=database,
         audit=audit,
         nodes=clients.nodes,
-        # Several operators can share a PostgreSQL; SQLite's file has one.
-        alone=database.engine.dialect.name == "sqlite",
+        authority=authority,
+        ssh_port=config.ssh_port,
+        alone=alone,
     )
     alerts = AlertService(
         database=database,
@@ -229,7 +266,9 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         audit=audit,
         delivery=delivery,
         catalogue=CATALOGUE,
+        authority=authority,
     )
+    waves = _waves(core, clients, runs, leases)
     services = Services(
         accounts=core.accounts,
         nodes=core.nodes,
@@ -241,6 +280,11 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         ),
         runs=runs,
         asking=AskingService(database=database, client=clients.nodes, catalogue=CATALOGUE),
+        approvals=ApprovalService(
+            database=database, audit=audit, delivery=delivery, authority=authority
+        ),
+        fleet_runs=waves.fleet_runs,
+        schedules=waves.schedules,
         audit=audit,
         alerts=alerts,
         logs=LogService(nodes=core.nodes, loki=clients.logs),
@@ -263,12 +307,58 @@ def _assemble(config: OperatorConfig, core: CoreServices, version: str) -> Parts
         clients=clients,
         delivery=delivery,
         alerts=alerts,
+        leases=leases,
+        driver=waves.driver,
+        clockwork=waves.clockwork,
         services=services,
         witness=witness,
         verifier=verifier,
         registry=registry,
         durations=durations,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waves:
+    """What carries fleet runs and schedules out."""
+
+    fleet_runs: FleetRunService
+    driver: FleetDriver
+    clockwork: Clockwork
+    schedules: ScheduleService
+
+
+def _waves(core: CoreServices, clients: Clients, runs: RunService, leases: Leases) -> _Waves:
+    gates = Gates(prometheus=clients.prometheus)
+    fleet_runs = FleetRunService(
+        database=core.database, audit=core.audit, runs=runs, gates=gates, catalogue=CATALOGUE
+    )
+    driver = FleetDriver(
+        database=core.database,
+        audit=core.audit,
+        runs=runs,
+        delivery=runs.delivery,
+        subjects=core.accounts,
+        gates=gates,
+        leases=leases,
+        catalogue=CATALOGUE,
+    )
+    clockwork = Clockwork(
+        database=core.database,
+        audit=core.audit,
+        fleet_runs=fleet_runs,
+        subjects=core.accounts,
+        leases=leases,
+        catalogue=CATALOGUE,
+    )
+    schedules = ScheduleService(
+        database=core.database,
+        audit=core.audit,
+        gates=gates,
+        clockwork=clockwork,
+        catalogue=CATALOGUE,
+    )
+    return _Waves(fleet_runs=fleet_runs, driver=driver, clockwork=clockwork, schedules=schedules)
 
 
 def serve(config: OperatorConfig) -> None:

@@ -3,14 +3,13 @@
 import getpass
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-from typing_extensions import override
 
 from narthex_exporter.contract.errors import NarthexError
 from narthex_exporter.logfmt import LEVELS, Format, set_up
@@ -18,6 +17,7 @@ from narthex_exporter.signals import Signals
 from narthex_exporter.transport.server import Listener, Server
 from narthex_operator.clients.node import NodeClient, operator_files
 from narthex_operator.config import OperatorConfig, load_operator_config
+from narthex_operator.durations import Duration
 from narthex_operator.errors import OperatorError
 from narthex_operator.security.signer_client import SignerClient
 from narthex_operator.services.access import Actor, Role, local_actor
@@ -31,25 +31,6 @@ from narthex_operator.signer.peers import listen_for
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _ROLES: Final = tuple(role.value for role in Role)
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-class Duration(click.ParamType[timedelta]):
-    """A time such as ``30m``, ``24h`` or ``90d``."""
-
-    name = "duration"
-
-    @override
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        """Read a number with its unit."""
-        if isinstance(value, timedelta):
-            return value
-        number, unit = str(value)[:-1], str(value)[-1:]
-        if not number.isascii() or not number.isdigit() or len(number) > 6 or unit not in _UNITS:  # noqa: PLR2004
-            self.fail(f"{value!r} is not a time such as 30m, 24h or 90d", param, ctx)
-        return timedelta(seconds=int(number) * _UNITS[unit])
 
 
 def _config_option(command: Command) -> Command:
@@ -218,6 +199,37 @@ def node_remove(name: str, config_file: Path | None) -> None:
     with _services(config_file) as (services, actor):
         found = services.nodes.remove(actor, name)
     click.echo(f"removed {found.name}")
+
+
+@node.command("label")
+@click.argument("name")
+@click.argument("labels", nargs=-1, metavar="[LABEL=VALUE | LABEL-]...")
+@click.option("--group", help="Put it into this group; into none when empty.")
+@_config_option
+def node_label(
+    name: str, labels: tuple[str, ...], group: str | None, config_file: Path | None
+) -> None:
+    """Set labels (env=prod), take them away (env-), and show what a node has."""
+    with _services(config_file) as (services, actor):
+        found = services.nodes.get(actor, name)
+        if labels or group is not None:
+            wanted = _relabelled(found.labels, labels)
+            found = services.nodes.label(actor, name, labels=wanted, group=group)
+    shown = " ".join(f"{label}={value}" for label, value in sorted(found.labels.items()))
+    click.echo(f"{found.name:<24} group={found.group or '-'} {shown}")
+
+
+def _relabelled(present: Mapping[str, str], changes: tuple[str, ...]) -> dict[str, str]:
+    labels = dict(present)
+    for change in changes:
+        label, separator, value = change.partition("=")
+        if separator:
+            labels[label] = value
+        elif change.endswith("-"):
+            labels.pop(change[:-1], None)
+        else:
+            raise click.UsageError(f"{change!r} is neither LABEL=VALUE nor LABEL-")
+    return labels
 
 
 @click.group()

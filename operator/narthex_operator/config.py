@@ -3,13 +3,17 @@
 import ipaddress
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from narthex_exporter.contract.errors import NarthexError
+from narthex_exporter.contract.spec import Danger
+
+# Tickets carry no more.
+MOST_APPROVALS: Final = 5
 
 
 class ConfigError(NarthexError):
@@ -57,7 +61,12 @@ class WebConfig(EndpointConfig):
 
 
 class OperatorConfig(_Section):
-    """Everything that an operator is told from outside. URLs carry no trailing slash."""
+    """Everything that an operator is told from outside. URLs carry no trailing slash.
+
+    ``require_approvals`` says by danger how many other people must approve a run, besides what
+    the node's own policy wants (``{destructive: 1}``). ``ssh_port`` is where nodes take SSH
+    connections: what could cut a node off is kept only if that still works, where it did before.
+    """
 
     home: Path
     database_url: str = Field(repr=False)
@@ -72,6 +81,10 @@ class OperatorConfig(_Section):
     logs_url: HttpUrl
     grafana_url: HttpUrl | None = None
     scrape_interval_seconds: int = Field(default=15, ge=1, le=300)
+    require_approvals: dict[Danger, Annotated[int, Field(ge=1, le=MOST_APPROVALS)]] = Field(
+        default_factory=dict
+    )
+    ssh_port: int = Field(default=22, ge=1, le=65_535)
 
 
 def load_operator_config(path: Path) -> OperatorConfig:

@@ -13,17 +13,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Something to do every so many seconds; a run that is late is skipped, never doubled."""
+    """Something to do every so many seconds; a run that is late is skipped, never doubled.
+
+    ``overlap`` above 1 is for what guards itself: it may begin before the last has ended.
+    """
 
     name: str
     seconds: float
     run: Callable[[], None]
+    overlap: int = 1
 
 
 def scheduler(jobs: Sequence[Job]) -> BackgroundScheduler:
     """Make a scheduler of jobs, each begun at once. It is started by its caller."""
     made = BackgroundScheduler(
-        executors={"default": ThreadPoolExecutor(max(2, len(jobs)))},
+        executors={"default": ThreadPoolExecutor(sum(job.overlap for job in jobs) + 1)},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 60},
         timezone=UTC,
     )
@@ -32,6 +36,7 @@ def scheduler(jobs: Sequence[Job]) -> BackgroundScheduler:
             _guarded(job),
             "interval",
             seconds=job.seconds,
+            max_instances=job.overlap,
             id=job.name,
             next_run_time=datetime.now(UTC),
         )

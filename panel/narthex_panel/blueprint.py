@@ -36,7 +36,9 @@ def build(services: Services, *, version: str, live: Live | None = None) -> Blue
     blueprint.add_url_rule(
         "/static/panel/<version>/<path:name>", endpoint="static", view_func=assets.view()
     )
-    blueprint.record_once(lambda state: _install(cast("Flask", state.app), assets, version))
+    blueprint.record_once(
+        lambda state: _install(cast("Flask", state.app), services, assets, version)
+    )
     return blueprint
 
 
@@ -50,7 +52,7 @@ def _view(services: Services, live: Live, page: Page, route: Route) -> Any:
     return view
 
 
-def _install(app: Flask, assets: Assets, version: str) -> None:
+def _install(app: Flask, services: Services, assets: Assets, version: str) -> None:
     i18n.install(app)
     # Templates write their blocks on lines of their own; without this pages are half blanks.
     app.jinja_env.trim_blocks = True
@@ -77,7 +79,11 @@ def _install(app: Flask, assets: Assets, version: str) -> None:
             "csrf_token": g.session.csrf if g.get("session") else "",
             "language": str(get_locale() or "en"),
             "languages": i18n.LANGUAGES,
-            "navigation": [page for page in PAGES if page.visible_to(signed_in)],
+            "navigation": [
+                (page, page.count(services, signed_in))
+                for page in PAGES
+                if page.visible_to(signed_in)
+            ],
             "session": g.get("session"),
             "theme": i18n.theme(),
             "version": version,

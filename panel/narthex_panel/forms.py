@@ -100,6 +100,8 @@ def _class(text: str) -> str:
 def _field(name: str, part: Mapping[str, Any], *, required: bool) -> Field:
     examples = part.get("examples") or ("",)
     default = None if part.get("type") == "boolean" else part.get("default")
+    # What may be left out stands first, so that nothing is chosen by the way.
+    optional = "enum" in part and not required and default is None
     return Field(
         name=name,
         kind=_kind(part),
@@ -112,7 +114,7 @@ def _field(name: str, part: Mapping[str, Any], *, required: bool) -> Field:
         max_length=part.get("maxLength"),
         minimum=part.get("minimum"),
         maximum=part.get("maximum"),
-        choices=tuple(map(str, part.get("enum", ()))),
+        choices=(*(("",) if optional else ()), *map(str, part.get("enum", ()))),
     )
 
 
@@ -126,6 +128,9 @@ def _kind(part: Mapping[str, Any]) -> str:
 
 
 def _resolved(part: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    given = [one for one in part.get("anyOf", ()) if one.get("type") != "null"]
+    if len(given) == 1:
+        part = {**given[0], **{key: value for key, value in part.items() if key != "anyOf"}}
     reference = part.get("$ref")
     if reference is None and len(part.get("allOf", ())) == 1:
         reference = part["allOf"][0].get("$ref")

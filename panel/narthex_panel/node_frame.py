@@ -13,9 +13,12 @@ _TABS: Final = (
     ("overview", "activity", "node:read"),
     ("processes", "cpu", "query:process.list"),
     ("services", "tools", "query:service.list"),
+    ("containers", "server-2", "query:container.list"),
+    ("ports", "shield-check", "query:port.list"),
     ("logs", "file-text", "log:read"),
     ("alerts", "bell", "alert:read"),
     ("runs", "history", "run:read"),
+    ("policy", "lock", "node:read"),
 )
 
 
@@ -108,9 +111,12 @@ def _tabs(ui: Ui, node: NodeView) -> tuple[Tab, ...]:
         "overview": gettext("Overview"),
         "processes": gettext("Processes"),
         "services": gettext("Services"),
+        "containers": gettext("Containers"),
+        "ports": gettext("Ports and firewall"),
         "logs": gettext("Logs"),
         "alerts": gettext("Alerts"),
         "runs": gettext("Runs"),
+        "policy": gettext("Policy"),
     }
     return tuple(
         Tab(name=name, title=titles[name], icon=icon, href=f"/nodes/{node.name}/{name}")

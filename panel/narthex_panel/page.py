@@ -7,7 +7,7 @@ from typing import Any, Concatenate, Final, ParamSpec
 from flask import Response, g, render_template, request
 
 from narthex_exporter.actions import CATALOGUE
-from narthex_operator.errors import NotSignedInError
+from narthex_operator.errors import NotSignedInError, OperatorError
 from narthex_operator.services.access import PUBLIC, SIGNED_IN, Actor
 from narthex_operator.services.interfaces import Services
 from narthex_operator.services.views import SessionView
@@ -78,7 +78,7 @@ class Page:
     """One page: a module in ``pages/`` declares it, ``PAGES`` names the module.
 
     ``title`` is a lazy translation; pages with ``nav`` stand in the navigation of whoever holds
-    ``permission``, in the order of PAGES.
+    ``permission``, in the order of PAGES, with the number that ``badge`` gives where it is not 0.
     """
 
     name: str
@@ -87,6 +87,7 @@ class Page:
     rule: str = ""
     icon: str = ""
     nav: bool = False
+    badge: Callable[[Services, Actor], int] | None = None
     routes: list[Route] = field(default_factory=list)
 
     def get(
@@ -106,6 +107,15 @@ class Page:
         if not self.nav or actor is None:
             return False
         return self.permission in {PUBLIC, SIGNED_IN} or actor.may(self.permission)
+
+    def count(self, services: Services, actor: Actor | None) -> int:
+        """Count what waits for somebody on this page; 0 where that cannot be told now."""
+        if self.badge is None or actor is None:
+            return 0
+        try:
+            return self.badge(services, actor)
+        except OperatorError:
+            return 0
 
     def _route(
         self, rule: str, methods: tuple[str, ...], permission: str | None

@@ -1,17 +1,11 @@
 """Containers of a real Docker engine, beside what the engine itself says of them."""
 
-import contextlib
-import http.client
-import json
 import os
-import shutil
 import signal
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,14 +14,11 @@ from narthex_exporter.collectors import containers
 from narthex_exporter.collectors.exposition import Encoder
 from narthex_exporter.collectors.scrape import look
 from narthex_exporter.collectors.spec import Node, Option
-from narthex_exporter.sources.engines import _Connection
 from narthex_exporter.sources.filesystems import Filesystems
 from narthex_exporter.sources.procfs import Procfs
 from narthex_exporter.sources.sysfs import Sysfs
+from realdocker import IMAGE, Engine, engine
 
-IMAGE = "narthex-lab:1"
-APPLETS = ("sh", "sleep", "dd", "true", "false", "cat")
-CGROUPS = Path("/sys/fs/cgroup")
 SPIN = "while :; do :; done"
 # Each with what it is run with; no registry and no network are needed.
 RUN: dict[str, tuple[str, ...]] = {
@@ -51,19 +42,13 @@ Values = dict[str, float]
 
 
 @dataclass
-class Docker:
-    """An engine of our own, in a folder of its own."""
+class Docker(Engine):
+    """An engine of our own, and what the exporter makes of it."""
 
-    home: Path
-    process: "subprocess.Popen[bytes]"
     node: Node = field(init=False)
 
     def __post_init__(self) -> None:
         self.node = self.new_node()
-
-    @property
-    def socket(self) -> Path:
-        return self.home / "docker.sock"
 
     def new_node(self, more: Mapping[Option[Any], Any] | None = None) -> Node:
         settings: dict[Option[Any], Any] = {
@@ -72,22 +57,6 @@ class Docker:
             **(more or {}),
         }
         return Node(proc=Procfs(), sys=Sysfs(), filesystems=Filesystems(), settings=settings)
-
-    def run(self, *argv: str) -> str:
-        done = subprocess.run(
-            ["docker", f"--host=unix://{self.socket}", *argv],
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == 0, (argv, done.stderr)
-        return done.stdout.strip()
-
-    def ask(self, path: str) -> Any:
-        connection = _Connection(str(self.socket))
-        try:
-            connection.request("GET", path)
-            return json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
 
     def scrape(self, node: Node | None = None) -> Values:
         samples = look(containers.collect, (node or self.node).fresh()).samples
@@ -123,76 +92,14 @@ def has(values: Values, metric: str, name: str, more: str = "") -> bool:
 
 @pytest.fixture(scope="session")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    needed = ("dockerd", "docker", "busybox")
-    if os.geteuid() != 0 or not all(map(shutil.which, needed)):
-        pytest.skip("needs root: apt-get install docker.io busybox-static")
-    home = tmp_path_factory.mktemp("docker")
-    before = _groups()
-    with started(home) as engine:
-        _import(engine)
+    with engine(tmp_path_factory.mktemp("docker")) as one:
         for name, argv in RUN.items():
-            engine.run("run", "--detach", f"--name={name}", *argv)
+            one.run("run", "--detach", f"--name={name}", *argv)
+        docker = Docker(one.home, one.process)
         try:
-            yield engine
+            yield docker
         finally:
-            engine.node.sources.close()
-            engine.run("rm", "--force", *engine.run("ps", "--all", "--quiet").split())
-    _clean(home, before)
-
-
-@contextlib.contextmanager
-def started(home: Path) -> Iterator[Docker]:
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                "dockerd", f"--data-root={home}/root", f"--exec-root={home}/exec",
-                f"--host=unix://{home}/docker.sock", f"--pidfile={home}/pid", "--bridge=none",
-                "--iptables=false", "--ip-masq=false", "--ip-forward=false",
-            ],
-            stdout=log, stderr=log,
-        )  # fmt: skip
-    engine = Docker(home, process)
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-                engine.ask("/version")
-                break
-            assert process.poll() is None, (home / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield engine
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        process.wait(30)
-
-
-def _import(engine: Docker) -> None:
-    tar = engine.home / "image.tar"
-    with tarfile.open(tar, "w") as archive:
-        archive.add(shutil.which("busybox") or "", "bin/busybox")
-        for applet in APPLETS:
-            link = tarfile.TarInfo(f"bin/{applet}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            archive.addfile(link)
-    engine.run("import", str(tar), IMAGE)
-
-
-def _groups() -> set[Path]:
-    return {*CGROUPS.glob("docker"), *CGROUPS.glob("*/docker")}
-
-
-def _clean(home: Path, before: set[Path]) -> None:
-    """Take away the mounts and the empty groups that an engine leaves."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        point = line.split()[1]
-        if point.startswith(f"{home}/"):
-            subprocess.run(["umount", "--lazy", point], check=True)
-    for path in _groups() - before:
-        with contextlib.suppress(OSError):
-            path.rmdir()
-    shutil.rmtree(home)
+            docker.node.sources.close()
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Terminals into containers of a real Docker engine: SECURITY.md 31 and 32 at the node."""
 
 import contextlib
-import os
-import shutil
 import signal
 import socket
 import time
@@ -13,7 +11,6 @@ from typing import Any
 
 import pytest
 from tests.exporter.actor.conftest import Enrolled, Rig, running
-from tests.lab.test_containers import IMAGE, Docker, _clean, _groups, _import, started
 from typing_extensions import override
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, TextMessage
 
@@ -22,6 +19,8 @@ from narthex_exporter.actor.policy import OFF
 from narthex_exporter.actor.terminal import Bounds
 from narthex_exporter.contract.wire import encode_params
 from narthex_exporter.transport.slots import Slots
+from realdocker import IMAGE, engine
+from realdocker import Engine as Docker
 from wsclient import Client as Talk
 
 POLICY = """\
@@ -33,21 +32,11 @@ danger: {container: disruptive}
 
 @pytest.fixture(scope="module")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    needed = ("dockerd", "docker", "busybox")
-    if os.geteuid() != 0 or not all(map(shutil.which, needed)):
-        pytest.skip("needs root: apt-get install docker.io busybox-static")
-    home, before = tmp_path_factory.mktemp("docker"), _groups()
-    with started(home) as engine:
-        _import(engine)
+    with engine(tmp_path_factory.mktemp("docker")) as one:
         run = ("run", "--detach", "--network=none", "--init")
-        engine.run(*run, "--name=web", IMAGE, "sleep", "1000")
-        engine.run("create", "--name=still", "--network=none", IMAGE, "sleep", "1000")
-        try:
-            yield engine
-        finally:
-            engine.node.sources.close()
-            engine.run("rm", "--force", *engine.run("ps", "--all", "--quiet").split())
-    _clean(home, before)
+        one.run(*run, "--name=web", IMAGE, "sleep", "1000")
+        one.run("create", "--name=still", "--network=none", IMAGE, "sleep", "1000")
+        yield one
 
 
 class Here(Enrolled):
@@ -55,7 +44,7 @@ class Here(Enrolled):
 
     @override
     def layout(self) -> Config:
-        return replace(super().layout(), engine_sockets=(self.engine,))
+        return replace(super().layout(), docker_socket=self.engine)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Accounts and nodes in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -115,6 +115,26 @@ class FakeNodes:
         self.world.approved.add(found.id)
         return found
 
+    def set_ceiling(self, actor: Actor, ref: str, *, ceiling: Mapping[str, str]) -> NodeView:
+        actor.require("node:write")
+        found = self.world.find(ref)
+        self.world.ceilings[found.id] = dict(ceiling)
+        return self.world.find(ref)
+
     def remove(self, actor: Actor, ref: str) -> NodeView:
         actor.require("node:write")
+        return self.world.find(ref)
+
+    def label(
+        self,
+        actor: Actor,
+        ref: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        group: str | None = None,
+    ) -> NodeView:
+        actor.require("node:write")
+        if labels and "name" in labels:
+            raise InvalidError("labels.name: this name is taken")
+        self.world.submitted.append({"labels": labels, "group": group})
         return self.world.find(ref)

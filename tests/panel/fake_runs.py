@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.panel.fake_containers import answer as answer_of_containers
+from tests.panel.fake_network import network_answer
 from tests.panel.world import NOW, World
 
 from narthex_exporter.actions import CATALOGUE
@@ -14,6 +16,7 @@ from narthex_exporter.contract.wire import (
     PlanReply,
     RunState,
     StepRecord,
+    UndoHint,
     new_run_id,
 )
 from narthex_exporter.queries import CATALOGUE as QUERIES
@@ -30,6 +33,7 @@ from narthex_operator.services.views import (
     FleetAnswer,
     NodeFailure,
     PlanView,
+    ProbeView,
     RunView,
 )
 
@@ -87,7 +91,18 @@ class FakeRuns:
         why = "" if self.world.systemd else "systemd is not running"
         return ActorView(
             version="0.1.0",
-            policy={"mode": "act", "service": "disruptive", "process": "disruptive"},
+            policy={
+                "mode": "manage",
+                "danger": {"process": "reversible", "service": "disruptive"},
+                "root_equivalent": [],
+                "service": {
+                    "deny": ["ssh*", "systemd-*", self.world.text or "dbus*"],
+                    "allow": None,
+                },
+                "process": {"protect_users": [], "protect_comm": ["sshd", "systemd*"]},
+                "rate": {"disruptive": "30/min"},
+                "require_approvals": {"destructive": "2"},
+            },
             actions={name: why if "service" in name else "" for name in CATALOGUE},
             queries={name: why if "service" in name else "" for name in QUERIES},
             follows={"process.top": "", "service.journal": why} if self.world.follows else {},
@@ -106,7 +121,10 @@ class FakeRuns:
                 f"{ref} does not answer at 10.0.4.11:19100: timed out after 5 s",
                 hint="check the node's network and its exporter",
             )
-        return self._answer(name, params)
+        if name.startswith(("port.", "firewall.")):
+            return network_answer(name, self.world.text, empty=self.world.mode == "empty")
+        known = answer_of_containers(name, params, self.world.text)
+        return self._answer(name, params) if known is None else known
 
     def _answer(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         text = self.world.text
@@ -158,8 +176,7 @@ class FakeRuns:
         if name == "service.get":
             row = next((row for row in _UNITS if row[0] == params["unit"]), None)
             if row is None:
-                nothing: dict[str, Any] = QUERIES[name].result(unit=None).model_dump(mode="json")
-                return nothing
+                return dict(QUERIES[name].result(unit=None).model_dump(mode="json"))
             unit, description, active, sub, file_state = row
             return {
                 **_unit_detail(unit, text),
@@ -281,6 +298,27 @@ class FakeRuns:
                 hint="send KILL if it must end now",
             ),
             run("0190-c", RunState.UNKNOWN, "service.stop", created_at=at - timedelta(days=1)),
+            run(
+                "0190-d",
+                RunState.CONFIRMING,
+                "service.stop",
+                created_at=at - timedelta(seconds=20),
+                confirm_until=at + timedelta(seconds=40),
+                probes=(
+                    ProbeView(name="exporter", ok=True, at=at),
+                    ProbeView(
+                        name="ssh port 22", ok=False, at=at, detail=self.world.text or "refused"
+                    ),
+                ),
+            ),
+            run("0190-e", RunState.REVERTED, "service.stop", created_at=at - timedelta(days=2)),
+            run(
+                "0190-f",
+                RunState.SUCCEEDED,
+                "service.stop",
+                created_at=at - timedelta(days=3),
+                undo=UndoHint(action="service.start", params={"unit": "nginx.service"}),
+            ),
         ]
         found = [*reversed(self.world.runs.values()), *made]
         if self.world.text:

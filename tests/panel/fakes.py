@@ -1,6 +1,8 @@
 """Services in memory, for page tests and for looking at pages without a product behind them."""
 
+from tests.panel.fake_approvals import FakeApprovals
 from tests.panel.fake_fleet import FakeFleet
+from tests.panel.fake_fleetruns import FakeFleetRuns, FakeSchedules
 from tests.panel.fake_live import FakeLive
 from tests.panel.fake_people import FakeAccounts, FakeNodes
 from tests.panel.fake_records import FakeAlerts, FakeAudit, FakeLogs
@@ -18,6 +20,9 @@ def services(world: World) -> Services:
         fleet=FakeFleet(world),
         runs=FakeRuns(world),
         asking=FakeAsking(world),
+        approvals=FakeApprovals(world),
+        fleet_runs=FakeFleetRuns(world),
+        schedules=FakeSchedules(world),
         audit=FakeAudit(world),
         alerts=FakeAlerts(world),
         logs=FakeLogs(world),

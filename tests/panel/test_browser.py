@@ -36,6 +36,14 @@ PAGES = (
     "/nodes/web-1/services",
     "/nodes/web-1/services?type=timer",
     "/nodes/web-1/services/nginx.service",
+    "/nodes/web-1/containers",
+    "/nodes/web-1/containers/docker/shop-web-1",
+    "/nodes/web-1/containers/images",
+    "/nodes/web-1/containers/volumes",
+    "/nodes/web-1/containers/networks",
+    "/nodes/web-1/containers/compose",
+    "/nodes/web-1/compose/docker/shop",
+    "/nodes/web-1/actions/container.run",
     "/nodes/web-1/actions/service.edit-drop-in?unit=nginx.service&fixed=unit&name=limits&fixed=name",
     "/nodes/web-1/logs",
     "/nodes/web-1/alerts",
@@ -45,6 +53,11 @@ PAGES = (
     "/alerts/history",
     "/logs?q=timed.*out&regex=1",
     "/runs/0190-b",
+    "/runs/0190-d",
+    "/runs/0190-f",
+    "/approvals",
+    "/approvals/0190-p",
+    "/nodes/web-1/policy",
     "/audit",
     "/settings",
     "/password",
@@ -303,4 +316,28 @@ def test_a_very_long_log_line_is_folded_until_asked_for(
     page.get_by_role("link", name="Load older lines").click()
     page.locator(".log-text").nth(shown).wait_for()
     page.locator(".log-toggle").nth(shown).wait_for()
+    assert site.complaints == []
+
+
+def test_selected_nodes_stay_selected_while_rows_are_refreshed(
+    site: Site, context: BrowserContext
+) -> None:
+    page = site.open(context)
+    page.goto(f"{site.url}/")
+    page.get_by_label("Select web-1").check()
+    page.get_by_label("Select cache-1").check()
+    site.world.cpu += 0.02
+    page.mouse.move(0, 0)
+    page.wait_for_function(
+        "document.querySelector('[data-text*=cache-1]').innerText.includes('6%')"
+    )
+    assert page.locator("[data-select]:checked").count() == 2
+    page.get_by_role("button", name="Run on selected").click()
+    page.wait_for_selector("#fleet-action")
+    sent = page.locator("#ask input[name=node]").evaluate_all("all => all.map((one) => one.value)")
+    assert sorted(sent) == [f"{number:016x}" for number in (1, 5)]
+    page.select_option("#fleet-action", "service.restart")
+    page.locator("#field-unit").fill("nginx.service")
+    page.get_by_role("button", name="Show what will be done").click()
+    page.wait_for_selector(".plan-group")
     assert site.complaints == []

@@ -34,9 +34,28 @@ ADDRESSES = (
     ("/nodes/web-1/services", "query:service.list"),
     ("/nodes/web-1/services/nginx.service", "query:service.get"),
     ("/nodes/web-1/services/no.service", "query:service.get"),
+    ("/nodes/web-1/containers", "query:container.list"),
+    ("/nodes/web-1/containers/docker/shop-web-1", "query:container.get"),
+    ("/nodes/web-1/containers/docker/none", "query:container.get"),
+    ("/nodes/web-1/containers/images", "query:image.list"),
+    ("/nodes/web-1/containers/volumes", "query:volume.list"),
+    ("/nodes/web-1/containers/networks", "query:container-network.list"),
+    ("/nodes/web-1/containers/compose", "query:compose.list"),
+    ("/nodes/web-1/compose/docker/shop", "query:compose.get"),
+    ("/nodes/web-1/compose/docker/none", "query:compose.get"),
+    ("/nodes/web-1/ports", "query:port.list"),
+    ("/nodes/web-1/ports/ruleset", "query:firewall.export"),
     ("/nodes/web-1/logs", "log:read"),
     ("/nodes/web-1/alerts", "alert:read"),
     ("/nodes/web-1/runs", "node:read"),
+    ("/nodes/web-1/policy", "node:read"),
+    ("/nodes/web-1/policy?role=viewer", "node:read"),
+    ("/approvals", "run:read"),
+    ("/approvals/0190-p", "run:read"),
+    ("/approvals/0190-q", "run:read"),
+    ("/runs/0190-d", "run:read"),
+    ("/runs/0190-e", "run:read"),
+    ("/runs/0190-f", "run:read"),
     ("/alerts", "alert:read"),
     ("/alerts/history", "alert:read"),
     ("/alerts/a1", "alert:read"),
@@ -45,6 +64,15 @@ ADDRESSES = (
     ("/logs?q=timed&regex=1", "log:read"),
     ("/runs", "run:read"),
     ("/runs/0190-a", "run:read"),
+    ("/fleet-runs", "run:read"),
+    ("/fleet-runs/0190-f", "run:read"),
+    ("/fleet-runs/0190-g", "run:read"),
+    ("/fleet-runs/0190-h", "run:read"),
+    ("/schedules", "schedule:read"),
+    ("/schedules/nightly", "schedule:read"),
+    ("/schedules/paused", "schedule:read"),
+    ("/add-schedule?action=service.restart", "schedule:write"),
+    ("/nodes/web-1/labels", "node:write"),
     ("/audit", "audit:read"),
     ("/audit?node=web-1&event=run.finished", "audit:read"),
     ("/settings", ""),
@@ -472,3 +500,23 @@ def test_everybody_lands_where_they_may_look(
 ) -> None:
     world.role = role
     assert client.get("/").headers.get("Location", "") == place
+
+
+def test_a_compose_file_is_shown_to_be_changed_by_a_plan(client: FlaskClient) -> None:
+    address = "/nodes/web-1/compose/docker/shop"
+    assert 'name="content"' in client.get(address).text
+    form = {**CSRF, "file": "/srv/shop/compose.yaml", "content": "services:\r\n  a: {}\r\n"}
+    for do, action in (("edit", "compose.edit"), ("check", "compose.check")):
+        text = client.post(address, data={**form, "do": do}, headers=FRAGMENT).text
+        assert f'action="/nodes/web-1/actions/{action}"' in text
+        assert 'name="content" value="services:\n  a: {}\n"' in text
+
+
+def test_a_compose_file_is_not_read_for_who_may_only_look(
+    client: FlaskClient, world: World
+) -> None:
+    world.role = Role.VIEWER
+    text = client.get("/nodes/web-1/compose/docker/shop").text
+    assert "shop-web-1" in text
+    assert 'name="content"' not in text
+    assert "registry.example.org" not in text

@@ -10,6 +10,7 @@ from narthex_operator.errors import (
 )
 from narthex_operator.services.access import GRANTS, Actor, Role
 from narthex_operator.services.views import (
+    ApprovalView,
     NodeState,
     NodeView,
     RunView,
@@ -61,6 +62,7 @@ def node(name: str, state: NodeState, number: int = 1) -> NodeView:
         address=f"10.0.4.{10 + number}:19100",
         state=state,
         group="production",
+        labels={"env": "prod", "role": "web"},
         fingerprint=WORDS,
         added_at=NOW - timedelta(days=40),
         enrolled_at=NOW - timedelta(days=40),
@@ -90,6 +92,9 @@ class World:
     runs: dict[str, RunView] = field(default_factory=dict)
     submitted: list[dict[str, Any]] = field(default_factory=list)
     approved: set[str] = field(default_factory=set)
+    ceilings: dict[str, dict[str, str]] = field(default_factory=dict)
+    approvals: dict[str, list[ApprovalView]] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
     ended_sessions: set[str] = field(default_factory=set)
     follows: bool = False
     """Whether the nodes tell anything live."""
@@ -136,6 +141,7 @@ class World:
         if self.mode == "empty":
             return []
         made = [node(row[0], row[1], index + 1) for index, row in enumerate(self.table)]
+        made = [one.model_copy(update={"ceiling": self.ceilings.get(one.id, {})}) for one in made]
         return [
             one.model_copy(update={"state": NodeState.UP}) if one.id in self.approved else one
             for one in made

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from narthex_exporter.actor.app import build as build_actor
 from narthex_exporter.actor.node import CATALOGUE, Config
+from narthex_exporter.actor.transient import PROGRAM
 from narthex_exporter.actorlink import ActorLink
+from narthex_exporter.collectors import loadavg
 from narthex_exporter.collectors.scrape import Scraper
 from narthex_exporter.collectors.spec import Node as Sources
 from narthex_exporter.contract.spec import Catalogue
@@ -52,6 +54,8 @@ class RealNode:
     id: str = "web-1-3fa9c2"
     name: str = "web-1"
     address: str = ""
+    catalogue: Catalogue = CATALOGUE
+    program: tuple[str, ...] = PROGRAM
     pki: TLSFiles = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,14 +83,15 @@ class RealNode:
         return self.folder / "actor.sock"
 
     @contextlib.contextmanager
-    def actor(self, catalogue: Catalogue = CATALOGUE) -> Iterator[None]:
+    def actor(self, catalogue: Catalogue | None = None) -> Iterator[None]:
         config = Config(
             node_dir=self.folder,
             state_dir=self.folder / "actor",
             socket=self.socket,
             policy_file=self.folder / "policy.yaml",
+            program=self.program,
         )
-        with build_actor(config, catalogue=catalogue) as actor:
+        with build_actor(config, catalogue=catalogue or self.catalogue) as actor:
             listener = Listener(sock=listen_unix(self.socket, mode=0o660))
             with Server(app=actor.wsgi, listeners=[listener], limits=LIMITS):
                 yield
@@ -111,7 +116,7 @@ class RealNode:
             settings={},
         )
         return Web(
-            scraper=Scraper(node=sources, collectors=[]),
+            scraper=Scraper(node=sources, collectors=[loadavg.collect]),
             extra=(),
             requests=Requests(),
             actor=ActorLink(socket=self.socket),

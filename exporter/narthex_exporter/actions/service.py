@@ -91,10 +91,14 @@ class SystemUnitParams(Params):
             yield Target("user", (self.manager,), f"{self.unit} runs as that user")
         units = self.units(facts)
         unit = None if units.unavailable() else units.get(self.unit)
-        # Both names of an alias; and what a socket or timer would start.
-        yield Target("unit", (self.unit,) if unit is None else (self.unit, unit.name))
+        # Every name that it goes by; and what a socket or timer would start.
+        yield Target("unit", _names(self.unit, unit))
         for name in unit.triggers if unit else ():
-            yield Target("unit", (name,), f"{self.unit} starts it")
+            yield Target("unit", _names(name, units.get(name)), f"{self.unit} starts it")
+
+
+def _names(asked: str, unit: UnitFact | None) -> tuple[str, ...]:
+    return (asked,) if unit is None else tuple(dict.fromkeys((asked, unit.name, *unit.aliases)))
 
 
 class UnitParams(SystemUnitParams):

@@ -97,6 +97,7 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
             confirmations=hands.confirmations,
             needs={
                 "systemd": hands.facts.units.unavailable,
+                "containers": hands.facts.containers.unavailable,
                 "supervisor": hands.facts.supervisor.unavailable,
             },
         )
@@ -132,7 +133,9 @@ def build(config: Config, *, catalogue: Catalogue = CATALOGUE) -> Iterator[Actor
                 audit=audit,
                 refusals=Throttle(),
                 terminals=Terminals(
-                    engine=engine, sessions=hands.processes, sockets=config.engine_sockets
+                    engine=engine,
+                    sessions=hands.processes,
+                    sockets=tuple(config.engine_sockets.values()),
                 ),
             ),
         )

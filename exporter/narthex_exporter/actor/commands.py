@@ -45,6 +45,22 @@ from narthex_exporter.errors import ConfigError
     help="What may be done here. Without it the actor does not start.",
 )
 @click.option(
+    "--engine.docker-socket",
+    "docker_socket",
+    type=click.Path(path_type=Path),
+    default=Path("/var/run/docker.sock"),
+    show_default=True,
+    help="Docker's Unix socket.",
+)
+@click.option(
+    "--engine.podman-socket",
+    "podman_socket",
+    type=click.Path(path_type=Path),
+    default=Path("/run/podman/podman.sock"),
+    show_default=True,
+    help="Podman's Unix socket.",
+)
+@click.option(
     "--protect-pid",
     "protected",
     type=click.IntRange(min=2),
@@ -61,6 +77,8 @@ def actor(
     state_dir: Path,
     socket: Path,
     policy_file: Path,
+    docker_socket: Path,
+    podman_socket: Path,
     protected: tuple[int, ...],
     level: str,
     form: logfmt.Format,
@@ -77,6 +95,8 @@ def actor(
         state_dir=state_dir,
         socket=socket,
         policy_file=policy_file,
+        docker_socket=docker_socket,
+        podman_socket=podman_socket,
         protected=protected,
     )
     if context.invoked_subcommand is None:
@@ -108,14 +128,15 @@ def revert(context: click.Context, run_id: uuid.UUID, *, after_seconds: float) -
 
 
 @actor.command("check-policy")
-@click.option("--json", "as_json", is_flag=True, help="For programs: mode, danger by family.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For programs: all of it, and what is allowed."
+)
 @click.argument("file", type=click.Path(path_type=Path))
 def check_policy(file: Path, *, as_json: bool) -> None:
     """Say in words what a policy file allows."""
     if as_json:
-        told = load_policy(file).model_dump(mode="json")
-        names = ("mode", "danger", "root_equivalent")
-        click.echo(json.dumps({name: told[name] for name in names}))
+        policy = load_policy(file)
+        click.echo(json.dumps({**policy.summary(), "actions": policy.allowed()}))
         return
     for line in load_policy(file).explain():
         click.echo(line)

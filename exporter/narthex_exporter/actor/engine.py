@@ -164,15 +164,21 @@ class Engine:
         return stored.run
 
     def events(self, run_id: str, *, pulse_seconds: float = 15.0) -> Iterator[Run | None]:
-        """Tell a run at each change until it is final; ``None`` now and then."""
+        """Tell a run at each change until it is final; ``None`` now and then.
+
+        Its end is told once it stands in the audit too.
+        """
         told: Run | None = None
         while True:
             with self._changed:
                 run = self.get(run_id)
-                if run == told:
+                if run == told or (run.state.final and run_id in self._threads):
                     self._changed.wait(pulse_seconds)
                     run = self.get(run_id)
+                ending = run.state.final and run_id in self._threads
                 stopping = self._stopping
+            if ending and not stopping:
+                continue
             yield None if run == told else run
             told = run
             if run.state.final or stopping:

@@ -24,6 +24,7 @@ from narthex_exporter.contract.steps import (
     Step,
     Undo,
     as_json,
+    for_run,
 )
 from narthex_exporter.contract.wire import Run, RunState, StepRecord
 
@@ -174,7 +175,7 @@ class Execution:
         if isinstance(step, Confirm):
             return self._wait_for_confirmation()
         return self.runner.execute(
-            step,
+            for_run(step, self.run.id),
             timeout_seconds=timeout_seconds,
             cancelled=self.cancelled,
             progress=lambda text: self._record(record.model_copy(update={"output": text}), index),

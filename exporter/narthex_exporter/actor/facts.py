@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from narthex_exporter.contract.containerfacts import ContainerFacts
 from narthex_exporter.contract.facts import (
     AccountFacts,
     FileFacts,
+    FirewallFacts,
     HostFacts,
     ProcessFacts,
     SessionFacts,
@@ -24,5 +26,7 @@ class NodeFacts:
     sessions: SessionFacts
     sockets: SocketFacts
     files: FileFacts
+    containers: ContainerFacts
     accounts: AccountFacts
     supervisor: SupervisorFacts
+    firewall: FirewallFacts

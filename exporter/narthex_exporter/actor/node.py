@@ -1,18 +1,22 @@
 """What the actor and its jobs share: where things are, what reads the node and what changes it."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from narthex_exporter import actions, follows, queries
 from narthex_exporter.actor.confirm import Confirmations
-from narthex_exporter.actor.execs import SOCKETS
+from narthex_exporter.actor.engines import EngineCalls
 from narthex_exporter.actor.facts import NodeFacts
+from narthex_exporter.actor.policy import load_policy
 from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.supervisord import SupervisordCaller
 from narthex_exporter.actor.systemd import SystemdCaller
 from narthex_exporter.actor.transient import PROGRAM, Launcher, launcher_for
 from narthex_exporter.contract.spec import Catalogue
+from narthex_exporter.sources.containerengines import DOCKER, PODMAN, SOCKETS, ContainerEngines
+from narthex_exporter.sources.firewallrules import FirewallRules
 from narthex_exporter.sources.host import Host
 from narthex_exporter.sources.people import People
 from narthex_exporter.sources.processes import Processes
@@ -35,9 +39,10 @@ class Config:
     state_dir: Path
     socket: Path
     policy_file: Path
+    docker_socket: Path = SOCKETS[DOCKER]
+    podman_socket: Path = SOCKETS[PODMAN]
     protected: tuple[int, ...] = ()
     program: tuple[str, ...] = PROGRAM
-    engine_sockets: tuple[Path, ...] = SOCKETS
 
     @property
     def runs_file(self) -> Path:
@@ -48,6 +53,11 @@ class Config:
     def status_file(self) -> Path:
         """What the exporter reads: beside the socket, in a folder that is the actor's."""
         return self.socket.with_suffix(".json")
+
+    @property
+    def engine_sockets(self) -> Mapping[str, Path]:
+        """Where container engines listen, by name."""
+        return {DOCKER: self.docker_socket, PODMAN: self.podman_socket}
 
     @property
     def jobs_dir(self) -> Path:
@@ -61,6 +71,8 @@ class Config:
             f"--actor.state-dir={self.state_dir}",
             f"--actor.socket={self.socket}",
             f"--policy.file={self.policy_file}",
+            f"--engine.docker-socket={self.docker_socket}",
+            f"--engine.podman-socket={self.podman_socket}",
         )
         # A job has another parent than the actor, which it must not touch either.
         protected = sorted({*self.protected, os.getpid()})
@@ -85,18 +97,27 @@ def open_node(config: Config) -> Hands:
     runner = Runner(
         start_ticks=processes.start_ticks,
         dbus=SystemdCaller(),
+        engines=EngineCalls(sockets=config.engine_sockets),
         supervisor=SupervisordCaller(supervisord=supervisor),
     )
     launcher = launcher_for(runner, program=config.program)
+    files = SmallFiles()
     facts = NodeFacts(
         processes=processes,
         units=Units(run=runner.read, stream=runner.stream),
         host=Host(),
         sessions=Terminals(),
         sockets=Sockets(processes=processes),
-        files=SmallFiles(),
+        files=files,
+        containers=ContainerEngines(sockets=config.engine_sockets),
         accounts=People(),
         supervisor=supervisor,
+        firewall=FirewallRules(
+            run=runner.read,
+            files=files,
+            # As a job reads it: what the node's owner has written there holds at once.
+            settings=lambda: load_policy(config.policy_file).firewall.settings(),  # noqa: PLW0108
+        ),
     )
     confirmations = Confirmations(
         folder=config.state_dir / "confirm",

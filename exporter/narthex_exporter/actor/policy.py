@@ -1,6 +1,7 @@
 """Judge by the node's own policy file, which has the last word on what may be done here."""
 
 import enum
+import ipaddress
 import os
 import re
 import stat
@@ -22,7 +23,7 @@ from typing_extensions import override
 
 from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.contract.errors import RefusedError
-from narthex_exporter.contract.facts import Facts
+from narthex_exporter.contract.facts import Facts, FirewallSettings
 from narthex_exporter.contract.spec import Action, Danger, Params, Target
 from narthex_exporter.contract.tickets import LEEWAY_SECONDS, Claims
 from narthex_exporter.errors import ConfigError
@@ -59,6 +60,21 @@ def _known_action(name: str) -> str:
     if name not in CATALOGUE:
         raise ValueError(f"there is no action {name!r}")
     return name
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address or network: {error}") from error
+
+
+def _text(value: Any) -> Any:
+    """Take a bare port as the text that it is meant to be."""
+    return str(value) if type(value) is int else value
+
+
+PortPattern = Annotated[str, BeforeValidator(_text)]
 
 
 class Rate(BaseModel):
@@ -102,11 +118,57 @@ class ProcessPolicy(_Section):
     protect_comm: tuple[str, ...] = ()
 
 
+class ContainerPolicy(_Section):
+    """Which containers, volumes, networks and projects may be acted on, by name.
+
+    ``registries`` are where images may come from: prefixes that end with a slash, or patterns.
+    Without them an image may come from anywhere.
+    """
+
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] | None = None
+    registries: tuple[str, ...] | None = None
+
+    @property
+    def images(self) -> tuple[str, ...] | None:
+        """The patterns of images that may be used."""
+        if self.registries is None:
+            return None
+        return tuple(f"{one}*" if one.endswith("/") else one for one in self.registries)
+
+
 class SupervisorPolicy(_Section):
     """Which programs of supervisord may be acted on."""
 
     deny: tuple[str, ...] = ()
     allow: tuple[str, ...] | None = None
+
+
+class AlwaysAllow(_Section):
+    """A source that every firewall of ours lets in, to one TCP port or to all."""
+
+    source: Annotated[str, Field(alias="from"), AfterValidator(_network)]
+    port: Annotated[int, Field(ge=1, le=65535, strict=True)] | None = None
+
+
+class FirewallPolicy(_Section):
+    """Which ports may be acted on, and who is never shut out.
+
+    Ports are written ``22/tcp`` or ``22``, as shell patterns; ``any`` stands for what concerns all
+    of them (a default policy, a source as a whole).
+    """
+
+    always_allow: tuple[AlwaysAllow, ...] = ()
+    deny_ports: tuple[PortPattern, ...] = ()
+    allow_ports: tuple[PortPattern, ...] | None = None
+    rollback_seconds: Annotated[int, Field(ge=10, le=600, strict=True)] = 60
+
+    def settings(self) -> FirewallSettings:
+        """Give what plans may know of it."""
+        return FirewallSettings(
+            always_allow=tuple((one.source, one.port or 0) for one in self.always_allow),
+            rollback_seconds=float(self.rollback_seconds),
+        )
 
 
 class _Lists(NamedTuple):
@@ -115,10 +177,12 @@ class _Lists(NamedTuple):
     denied: str
     deny: tuple[str, ...]
     allow: tuple[str, ...] | None
+    word: str = "allow"
 
     @property
     def allowed(self) -> str:
-        return f"{self.denied.partition('.')[0]}.allow"
+        section, _, name = self.denied.partition(".")
+        return f"{section}.{name.replace('deny', 'allow') if 'deny' in name else self.word}"
 
 
 class Policy(_Section):
@@ -130,7 +194,9 @@ class Policy(_Section):
     root_equivalent: tuple[Annotated[str, AfterValidator(_known_action)], ...] = ()
     service: ServicePolicy = ServicePolicy()
     process: ProcessPolicy = ProcessPolicy()
+    container: ContainerPolicy = ContainerPolicy()
     supervisor: SupervisorPolicy = SupervisorPolicy()
+    firewall: FirewallPolicy = FirewallPolicy()
     rate: dict[Danger, Annotated[Rate, BeforeValidator(Rate.parse)]] = {}
     require_approvals: dict[Danger, Annotated[int, Field(ge=1, le=_MOST_APPROVALS)]] = {}
 
@@ -220,22 +286,30 @@ class Policy(_Section):
             )
 
     def _lists(self) -> dict[str, "_Lists"]:
+        containers = _Lists("container.deny", self.container.deny, self.container.allow)
         return {
+            **dict.fromkeys(("container", "volume", "network", "project"), containers),
+            "image": _Lists("container", (), self.container.images, "registries"),
             "unit": _Lists("service.deny", self.service.deny, self.service.allow),
             "user": _Lists("process.protect_users", self.process.protect_users, None),
             "process": _Lists("process.protect_comm", self.process.protect_comm, None),
             "program": _Lists("supervisor.deny", self.supervisor.deny, self.supervisor.allow),
+            "port": _Lists(
+                "firewall.deny_ports", self.firewall.deny_ports, self.firewall.allow_ports
+            ),
         }
 
     def summary(self) -> dict[str, Any]:
         """Give what the manifest tells of the policy."""
         ceilings = {family: str(self.danger.get(family, "off")) for family in sorted(FAMILIES)}
-        return {
-            "mode": str(self.mode),
-            "danger": ceilings,
-            "root_equivalent": list(self.root_equivalent),
-            "require_approvals": {str(one): n for one, n in self.require_approvals.items()},
-        }
+        # Every section, those to come included; what is written as a word stays one.
+        told = self.model_dump(mode="json", exclude={"version"})
+        told["rate"] = {str(danger): str(rate) for danger, rate in self.rate.items()}
+        return {**told, "danger": ceilings}
+
+    def allowed(self) -> dict[str, bool]:
+        """Tell of each action whether it may be run here on something."""
+        return {name: self._allows(one) for name, one in sorted(CATALOGUE.items())}
 
     def explain(self) -> list[str]:
         """Say in words what the policy allows, one sentence a line."""
@@ -251,10 +325,12 @@ class Policy(_Section):
             lines.append(f"  {family}: {', '.join(allowed) or 'none'}")
             if refused:
                 lines.append(f"    refused: {', '.join(refused)}")
+        named = [name for name in self.root_equivalent if self._allows(CATALOGUE[name])]
+        lines.append(f"Of these, equal to root access: {_words(tuple(named))}.")
         lines += self._explain_objects()
         lines += [f"At most {rate} runs that are {danger}." for danger, rate in self.rate.items()]
         lines += [
-            f"What is {danger} needs the approval of {count} other people."
+            f"What is {danger} needs the approval of {_people(count)}."
             for danger, count in self.require_approvals.items()
         ]
         return lines
@@ -275,10 +351,35 @@ class Policy(_Section):
         lines.append(f"Units denied, their processes too: {_words(self.service.deny)}.")
         lines.append(f"Processes protected by user: {_words(self.process.protect_users)}.")
         lines.append(f"Processes protected by name: {_words(self.process.protect_comm)}.")
+        if self.container.allow is not None:
+            names = _words(self.container.allow)
+            lines.append(f"Containers, volumes, networks and projects, these only: {names}.")
+        lines.append(
+            f"Containers, volumes, networks and projects denied: {_words(self.container.deny)}."
+        )
+        registries = self.container.registries
+        where = "any registry" if registries is None else _words(registries)
+        lines.append(f"Images may come from: {where}.")
         if self.supervisor.allow is not None:
             lines.append(f"Programs of supervisord allowed: {_words(self.supervisor.allow)}.")
         lines.append(f"Programs of supervisord denied: {_words(self.supervisor.deny)}.")
-        return lines
+        return lines + self._explain_firewall()
+
+    def _explain_firewall(self) -> list[str]:
+        firewall = self.firewall
+        named = firewall.allow_ports
+        always = tuple(
+            f"{one.source} ({f'port {one.port}' if one.port else 'every port'})"
+            for one in firewall.always_allow
+        )
+        return [
+            "Its firewall actions may concern every port but those denied below."
+            if named is None
+            else f"Its firewall actions may concern these ports only: {_words(named)}.",
+            f"Ports denied to firewall actions: {_words(firewall.deny_ports)}.",
+            f"Sources that its firewall always lets in: {_words(always)}.",
+            f"Unconfirmed firewall changes are brought back after {firewall.rollback_seconds} s.",
+        ]
 
 
 OFF: Final = Policy(version=1, mode=Mode.OFF)
@@ -368,6 +469,10 @@ _Loader.yaml_implicit_resolvers = {
 
 def _first_match(name: str, patterns: tuple[str, ...]) -> str | None:
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
+
+
+def _people(count: int) -> str:
+    return "one other person" if count == 1 else f"{count} other people"
 
 
 def _words(names: tuple[str, ...]) -> str:

@@ -17,8 +17,8 @@ from typing import Final, ParamSpec, Protocol
 
 from pydantic import ValidationError
 
-from narthex_exporter.actions import container as declared
-from narthex_exporter.actions.container import ExecParams
+from narthex_exporter.actions import containerexec as declared
+from narthex_exporter.actions.containerexec import ExecParams
 from narthex_exporter.actor import execs
 from narthex_exporter.actor.audit import AuditError
 from narthex_exporter.actor.engine import Engine, RateError

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import override
 from werkzeug.exceptions import HTTPException
 
-from narthex_exporter.actions.container import ExecParams
+from narthex_exporter.actions.containerexec import ExecParams
 from narthex_exporter.actor.audit import Audit, AuditError
 from narthex_exporter.actor.authority import Authority
 from narthex_exporter.actor.engine import Engine, NotAvailableError, Order, RateError

@@ -21,6 +21,17 @@ ALLOWED = gauge(
 ROOT_EQUIVALENT = gauge(
     "narthex_policy_root_equivalent_actions", "How many actions that equal root are allowed."
 )
+ACTION = gauge(
+    "narthex_actor_action_allowed",
+    "Whether an action may be run here on something, by the policy that the actor reads.",
+    ("action",),
+)
+APPROVALS = gauge(
+    "narthex_policy_required_approvals",
+    "How many other people must approve what is of a danger.",
+    ("danger",),
+)
+INFO = gauge("narthex_policy_info", "The SHA-256 of the policy file, as a label; 1.", ("sha256",))
 VALID = gauge(
     "narthex_policy_valid", "Whether the policy file is right; with a wrong one nobody acts."
 )
@@ -33,7 +44,7 @@ FILE = Option("file", "/etc/narthex/policy.yaml", Path, "The actor's policy file
 
 @collector(
     name="policy",
-    metrics=(MODE, ALLOWED, ROOT_EQUIVALENT, VALID, CHANGED),
+    metrics=(MODE, ALLOWED, ACTION, APPROVALS, ROOT_EQUIVALENT, INFO, VALID, CHANGED),
     options=(FILE,),
     every_seconds=60,
     limit_seconds=30,
@@ -48,6 +59,12 @@ def collect(node: Node) -> Iterator[Sample]:
         for danger in DANGERS:
             below = most in DANGERS and DANGERS.index(danger) <= DANGERS.index(most)
             yield ALLOWED.at(int(acts and below), family, danger)
+    for action, allowed in sorted(policy.actions.items()):
+        yield ACTION.at(int(allowed), action)
+    for danger in DANGERS:
+        yield APPROVALS.at(policy.approvals.get(danger, 0), danger)
     yield ROOT_EQUIVALENT.at(policy.root_equivalent)
+    if policy.sha256:
+        yield INFO.at(1, policy.sha256)
     yield VALID.at(int(not policy.error))
     yield CHANGED.at(policy.changed_seconds)

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from narthex_exporter.contract.containerfacts import ContainerFacts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessFact:
@@ -79,6 +81,7 @@ class ProcessDetailFact:
 class UnitFact:
     """One systemd unit, in systemd's own words (see org.freedesktop.systemd1(5)).
 
+    ``aliases`` are its other names, known where it was looked up by itself.
     ``triggered_by`` are sockets, timers and paths that start it; ``stopped_with`` units, besides
     those that require it, that stop when it does.
     """
@@ -90,6 +93,7 @@ class UnitFact:
     sub_state: str
     unit_file_state: str = ""
     fragment_path: str = ""
+    aliases: tuple[str, ...] = ()
     can_reload: bool = False
     main_pid: int = 0
     required_by: tuple[str, ...] = ()
@@ -239,7 +243,7 @@ class ListenerFact:
     """A listening socket and who holds it; empty words where that cannot be seen.
 
     ``address`` is as the kernel prints it, ``0.0.0.0`` or ``::`` for all. ``first_seen_seconds``
-    is Unix time, 0 for what was there at the first look.
+    is when its holder started, in Unix time, 0 where that cannot be seen.
     """
 
     protocol: str
@@ -265,6 +269,174 @@ class ConnectionFact:
     comm: str = ""
     unit: str = ""
     container: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirewallBackendFact:
+    """One way to filter on this node: ``nftables``, ``ufw`` or ``firewalld``.
+
+    ``why`` says what of it cannot be told here.
+    """
+
+    name: str
+    installed: bool
+    active: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirewallPolicyFact:
+    """What becomes of a packet that no rule decided. ``place`` is like ``ip filter INPUT``."""
+
+    backend: str
+    place: str
+    direction: str
+    policy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirewallRuleFact:
+    """One rule, in one model for every backend.
+
+    ``id`` is ours where the rule is, else the backend's own. ``action`` is ``accept``, ``drop``,
+    ``reject``, ``limit``, ``forward``, or ``other`` where the model has no word for it: ``raw`` is
+    then all that is known. ``owner`` is ``narthex``, ``ufw``, ``docker``, ``firewalld`` or
+    ``administrator``. ``ports`` is like ``80``, ``8000-8100`` or ``80, 443``; an empty word is
+    any. ``expires_at_seconds`` is Unix time, 0 for never.
+    """
+
+    backend: str
+    id: str
+    direction: str
+    action: str
+    protocol: str = ""
+    ports: str = ""
+    source: str = ""
+    destination: str = ""
+    interface: str = ""
+    to: str = ""
+    masquerade: bool = False
+    limit_per_minute: int = 0
+    owner: str = "administrator"
+    comment: str = ""
+    expires_at_seconds: int = 0
+    is_expired: bool = False
+    run: str = ""
+    place: str = ""
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirewallSettings:
+    """What the node's policy says of its firewall.
+
+    ``always_allow`` are sources and the TCP ports that they always reach, 0 for every port.
+    """
+
+    always_allow: tuple[tuple[str, int], ...] = ()
+    rollback_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictFact:
+    """What would become of a new connection: ``accept``, ``drop`` or ``unknown``.
+
+    ``rule`` is the one that decides, in the backend's words, with its place before it; ``why``
+    tells which rules cannot be judged. ``forwarded_to`` is ``address:port`` where the connection
+    would be sent elsewhere.
+    """
+
+    verdict: str
+    rule: str = ""
+    why: str = ""
+    forwarded_to: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReachFact:
+    """From where a port can be reached: ``local``, ``networks``, ``anywhere`` or ``unknown``.
+
+    ``networks`` are those that reach it, or, for ``anywhere``, ``excepted`` those that do not.
+    """
+
+    scope: str
+    networks: tuple[str, ...] = ()
+    excepted: tuple[str, ...] = ()
+    rule: str = ""
+    why: str = ""
+    forwarded_to: str = ""
+
+
+class FirewallView(Protocol):
+    """The packet filters of a node, as they were at one look."""
+
+    @property
+    def manager(self) -> str:
+        """Name the backend by which changes go: that which is in force, ``nftables`` if none."""
+        ...
+
+    @property
+    def backends(self) -> Sequence[FirewallBackendFact]:
+        """The backends that this release knows."""
+        ...
+
+    @property
+    def policies(self) -> Sequence[FirewallPolicyFact]:
+        """What is done with what no rule decided."""
+        ...
+
+    @property
+    def rules(self) -> Sequence[FirewallRuleFact]:
+        """The rules of every backend, in the order in which each judges them."""
+        ...
+
+    @property
+    def forwards(self) -> Sequence[FirewallRuleFact]:
+        """The rules that send connections to this machine elsewhere."""
+        ...
+
+    @property
+    def own_table(self) -> str:
+        """The table ``inet narthex`` as nft prints it; empty where there is none."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """The whole ruleset as nft prints it."""
+        ...
+
+    @property
+    def settings(self) -> FirewallSettings:
+        """What the node's policy says."""
+        ...
+
+    @property
+    def now_seconds(self) -> float:
+        """When they were looked at, in Unix time."""
+        ...
+
+    def judge(
+        self, protocol: str, port: int, source: str, *, own_table: str | None = None
+    ) -> VerdictFact:
+        """Tell what would become of a new connection from an address to a port here.
+
+        ``own_table`` pretends that our table were this text, as nft prints it; empty for none.
+        """
+        ...
+
+    def reach(
+        self, protocol: str, address: str, port: int, *, own_table: str | None = None
+    ) -> ReachFact:
+        """Tell from where a listener at an address of this machine can be reached."""
+        ...
+
+
+class FirewallFacts(Protocol):
+    """Read the packet filters."""
+
+    def look(self) -> FirewallView:
+        """Read them all. Raises UnavailableError where the kernel's rules cannot be read."""
+        ...
 
 
 class SessionFacts(Protocol):
@@ -453,6 +625,11 @@ class Facts(Protocol):
         ...
 
     @property
+    def containers(self) -> ContainerFacts:
+        """Container engines."""
+        ...
+
+    @property
     def accounts(self) -> AccountFacts:
         """The accounts of the system."""
         ...
@@ -460,4 +637,9 @@ class Facts(Protocol):
     @property
     def supervisor(self) -> SupervisorFacts:
         """The programs of supervisord."""
+        ...
+
+    @property
+    def firewall(self) -> FirewallFacts:
+        """The packet filters."""
         ...

@@ -181,12 +181,14 @@ class Query(Generic[Q, R]):
     read: Read[Q, R]
     needs: frozenset[str] = frozenset()
     timeout_seconds: float = 10.0
+    own_permission: str = ""
     sensitive: bool = False
 
     @property
     def permission(self) -> str:
         """The permission that a user must hold; of the roles only the admin has ``inspect``."""
-        return f"inspect:{self.name}" if self.sensitive else f"query:{self.name}"
+        own = f"inspect:{self.name}" if self.sensitive else f"query:{self.name}"
+        return self.own_permission or own
 
     @property
     def summary(self) -> str:
@@ -269,11 +271,13 @@ def query(
     title: str,
     needs: set[str] | None = None,
     timeout_seconds: float = 10.0,
+    permission: str = "",
     sensitive: bool = False,
 ) -> Callable[[Read[Q, R]], Query[Q, R]]:
     """Turn a reading function into a Query; its docstring and annotations are used.
 
-    ``sensitive`` queries tell what may hold secrets, and need a permission of their own.
+    ``permission`` is another than ``query:<name>``, for what not everybody who looks may see.
+    ``sensitive`` queries tell what may hold secrets, and need ``inspect:<name>``.
     """
 
     def declare(read: Read[Q, R]) -> Query[Q, R]:
@@ -285,6 +289,7 @@ def query(
             read=read,
             needs=frozenset(needs or ()),
             timeout_seconds=timeout_seconds,
+            own_permission=permission,
             sensitive=sensitive,
         )
 

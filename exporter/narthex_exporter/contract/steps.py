@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Literal
 
 _SHOWN_LINES: Final = 12
@@ -248,6 +248,22 @@ class Outcome:
     code: int
     output: str = ""
     duration_seconds: float = 0.0
+
+
+# In a step's text this stands for the run's own id, which no plan can know.
+RUN: Final = "@run@"
+
+
+def for_run(step: Step, run_id: str) -> Step:
+    """Write the run's id where a step's text asks for it; what a person confirmed stays so."""
+    match step:
+        case RunProgram():
+            argv = tuple(word.replace(RUN, run_id) for word in step.argv)
+            return replace(step, argv=argv, stdin=step.stdin.replace(RUN, run_id))
+        case WriteFile():
+            return replace(step, content=step.content.replace(RUN, run_id))
+        case _:
+            return step
 
 
 def as_json(step: Step) -> dict[str, object]:

@@ -3,9 +3,31 @@
 from typing import Any, Final
 
 from narthex_exporter.contract.spec import Query
-from narthex_exporter.queries import host, process, service, supervisor
+from narthex_exporter.queries import (
+    compose,
+    container,
+    containerlogs,
+    containerthings,
+    firewall,
+    host,
+    port,
+    process,
+    service,
+    supervisor,
+)
 
-MODULES: Final = (host, process, service, supervisor)
+MODULES: Final = (
+    host,
+    process,
+    service,
+    supervisor,
+    container,
+    containerlogs,
+    containerthings,
+    compose,
+    port,
+    firewall,
+)
 
 CATALOGUE: Final[dict[str, Query[Any, Any]]] = {
     value.name: value

@@ -28,10 +28,12 @@ class Sockets:
                 continue
             if one.type == socket.SOCK_STREAM and one.status != psutil.CONN_LISTEN:
                 continue
+            holder = self.processes.get(one.pid) if one.pid else None
             fact = ListenerFact(
                 protocol=_PROTOCOLS[one.type],
                 address=plain(one.laddr.ip),
                 port=one.laddr.port,
+                first_seen_seconds=holder.started_at_seconds if holder is not None else 0.0,
                 **self._holder(one.pid),
             )
             found[fact.protocol, fact.address, fact.port, fact.pid] = fact

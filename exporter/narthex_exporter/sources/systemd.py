@@ -238,6 +238,7 @@ def _fact(unit: dict[str, Any], own: dict[str, Any]) -> UnitFact:
         sub_state=unit["SubState"],
         unit_file_state=unit["UnitFileState"],
         fragment_path=unit["FragmentPath"],
+        aliases=tuple(sorted(set(unit["Names"]) - {unit["Id"]})),
         can_reload=unit["CanReload"],
         main_pid=own.get("MainPID", 0),
         required_by=tuple(sorted(unit["RequiredBy"])),

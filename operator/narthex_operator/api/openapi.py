@@ -15,8 +15,7 @@ from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.contract.wire import (
     Problem,
 )
-from narthex_operator.api.routing import JSON, Nothing, Route
-from narthex_operator.api.v1 import PREFIX
+from narthex_operator.api.routing import JSON, PREFIX, Nothing, Route
 from narthex_operator.services.access import PUBLIC
 
 _REF: Final = "#/components/schemas/{model}"

@@ -13,6 +13,7 @@ from narthex_operator.errors import InvalidError, NotSignedInError
 from narthex_operator.services.access import PUBLIC, Actor, requires
 from narthex_operator.services.interfaces import Services
 
+PREFIX: Final = "/api/v1"
 JSON: Final = "application/json"
 T = TypeVar("T")
 

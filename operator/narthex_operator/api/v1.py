@@ -6,11 +6,13 @@ from typing import Annotated, Any, Final
 from flask import request
 from pydantic import AwareDatetime, Field
 
-from narthex_operator.api.routing import Ask, Input, Items, Output, Route
+from narthex_operator.api.fleetruns import FLEET_ROUTES
+from narthex_operator.api.routing import PREFIX, Ask, Input, Items, Output, Route
 from narthex_operator.services.targets import MAX_NODES
 from narthex_operator.services.views import (
     ActorView,
     AlertView,
+    ApprovalRequestView,
     AuditRow,
     Chart,
     FleetAnswer,
@@ -25,7 +27,6 @@ from narthex_operator.services.views import (
     SilenceView,
 )
 
-PREFIX: Final = "/api/v1"
 Name = Annotated[str, Field(max_length=256)]
 # Between these an instant is a whole number of nanoseconds that 64 bits hold.
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,6 +40,13 @@ class AddNode(Input):
     name: Name
     address: Name
     lifetime_seconds: int = Field(default=1800, ge=60, le=3600)
+
+
+class LabelBody(Input):
+    """What to change of a node: ``labels`` takes the place of all that it has."""
+
+    labels: dict[str, str] | None = None
+    group: Name | None = None
 
 
 class ChartQuery(Input):
@@ -71,6 +79,24 @@ class RunBody(Input):
     reason: str = ""
     confirmation: str = ""
     run_id: str | None = None
+
+
+class ApprovalBody(Input):
+    """What is approved: the digest of the plan that was looked at."""
+
+    plan: str
+
+
+class RejectBody(Input):
+    """Why a run is not to be."""
+
+    reason: str
+
+
+class CeilingBody(Input):
+    """The worst danger, or ``off``, that is sent to a node, by family."""
+
+    ceiling: dict[Annotated[str, Field(max_length=64)], str] = Field(max_length=64)
 
 
 class RunQuery(Input):
@@ -237,6 +263,30 @@ def _cancel(ask: Ask) -> RunView:
     return ask.services.runs.cancel(ask.actor, ask.path["run"])
 
 
+def _approvals(ask: Ask) -> Items[ApprovalRequestView]:
+    return Items[ApprovalRequestView](items=tuple(ask.services.approvals.list(ask.actor)))
+
+
+def _approval(ask: Ask) -> ApprovalRequestView:
+    return ask.services.approvals.get(ask.actor, ask.path["run"])
+
+
+def _approve_run(ask: Ask) -> RunView:
+    return ask.services.approvals.approve(ask.actor, ask.path["run"], plan=ask.body.plan)
+
+
+def _withdraw(ask: Ask) -> RunView:
+    return ask.services.approvals.withdraw(ask.actor, ask.path["run"])
+
+
+def _reject(ask: Ask) -> RunView:
+    return ask.services.approvals.reject(ask.actor, ask.path["run"], reason=ask.body.reason)
+
+
+def _ceiling(ask: Ask) -> NodeView:
+    return ask.services.nodes.set_ceiling(ask.actor, ask.path["node"], ceiling=ask.body.ceiling)
+
+
 def _audit(ask: Ask) -> AuditItems:
     wanted: AuditQuery = ask.query
     page = ask.services.audit.list(
@@ -315,7 +365,15 @@ def _parts(ask: Ask) -> Items[PartState]:
     return Items[PartState](items=tuple(ask.services.fleet.parts(ask.actor)))
 
 
+def _label(ask: Ask) -> NodeView:
+    body: LabelBody = ask.body
+    return ask.services.nodes.label(
+        ask.actor, ask.path["node"], labels=body.labels, group=body.group
+    )
+
+
 ROUTES: Final = (
+    *FLEET_ROUTES,
     Route(name="nodes", method="GET", rule="/nodes", permission="node:read", tag="nodes",
           summary="List nodes.", call=_nodes, reply=Items[NodeView]),
     Route(name="add_node", method="POST", rule="/nodes", permission="node:write", tag="nodes",
@@ -327,9 +385,15 @@ ROUTES: Final = (
     Route(name="remove_node", method="DELETE", rule="/nodes/<node>", permission="node:write",
           tag="nodes", summary="Refuse a node's certificate and stop its scrape.", call=_remove,
           reply=NodeView),
+    Route(name="label_node", method="PATCH", rule="/nodes/<node>", permission="node:write",
+          tag="nodes", summary="Give a node other labels, or another group.", call=_label,
+          body=LabelBody, reply=NodeView),
     Route(name="approve_node", method="POST", rule="/nodes/<node>/approve",
           permission="node:write", tag="nodes", summary="Let actions reach a node.",
           call=_approve, reply=NodeView),
+    Route(name="set_ceiling", method="PUT", rule="/nodes/<node>/ceiling",
+          permission="node:write", tag="nodes", summary="Narrow what is sent to a node.",
+          call=_ceiling, body=CeilingBody, reply=NodeView),
     Route(name="actor", method="GET", rule="/nodes/<node>/actor", permission="node:read",
           tag="nodes", summary="Tell what can be done on a node.", call=_actor, reply=ActorView),
     Route(name="charts", method="GET", rule="/nodes/<node>/charts", permission="node:read",
@@ -355,6 +419,21 @@ ROUTES: Final = (
           reply=RunView),
     Route(name="cancel", method="DELETE", rule="/runs/<run>", permission="run:read", tag="runs",
           summary="Ask a run to stop.", call=_cancel, reply=RunView, status=202),
+    Route(name="approvals", method="GET", rule="/approvals", permission="run:read",
+          tag="approvals", summary="List what waits for approval, then what was decided last.",
+          call=_approvals, reply=Items[ApprovalRequestView]),
+    Route(name="approval", method="GET", rule="/runs/<run>/approval", permission="run:read",
+          tag="approvals", summary="Show a run with its plan, and whether you can approve it.",
+          call=_approval, reply=ApprovalRequestView),
+    Route(name="approve_run", method="POST", rule="/runs/<run>/approval",
+          permission="run:read", tag="approvals", summary="Approve a run; no API token can.",
+          call=_approve_run, body=ApprovalBody, reply=RunView),
+    Route(name="withdraw_approval", method="DELETE", rule="/runs/<run>/approval",
+          permission="run:read", tag="approvals", summary="Take your approval back.",
+          call=_withdraw, reply=RunView),
+    Route(name="reject_run", method="POST", rule="/runs/<run>/reject", permission="run:read",
+          tag="approvals", summary="Reject a run that waits for approval.", call=_reject,
+          body=RejectBody, reply=RunView),
     Route(name="audit", method="GET", rule="/audit", permission="audit:read", tag="audit",
           summary="Show the audit, newest first.", call=_audit, query=AuditQuery,
           reply=AuditItems),

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -22,7 +23,7 @@ from narthex_exporter.contract.headers import (
     PROBLEM_TYPE,
     TICKET_HEADER,
 )
-from narthex_exporter.contract.tickets import AuditHead, Claims, body_digest
+from narthex_exporter.contract.tickets import Approval, AuditHead, Claims, body_digest
 from narthex_exporter.contract.wire import (
     MAX_AUDIT_ROWS,
     AuditRows,
@@ -98,6 +99,7 @@ class Asker:
     id: str
     session: str = ""
     reason: str = ""
+    approvals: tuple[Approval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +267,23 @@ class NodeClient:
         )
         return self._with_ticket(node, asker, call, self._open)
 
+    def confirm_run(self, node: NodeRef, asker: Asker, run_id: str) -> Run:
+        """Tell the node to keep what a run did, over a connection that is new."""
+        target = f"/api/v1/runs/{run_id}/confirm"
+        call = Call(method="POST", target=target, act="run", op=run_id, fresh=True)
+        return self._read_run(node, self._ask(node, asker, call), run_id)
+
+    def health(self, node: NodeRef) -> None:
+        """Ask the node's exporter how it is, over a connection that is new.
+
+        Raises UnreachableError where it does not say that it is well.
+        """
+        with self._line(node) as line:
+            call = Call(method="GET", target="/-/healthy", act="", fresh=True)
+            reply = self._send(node, line, call, "")
+        if reply.status != HTTPStatus.OK:
+            raise NotUnderstoodError(f"node {node.name} is not healthy: status {reply.status}")
+
     def instance(self, node_id: str) -> str:
         """Tell the start of the node's actor that answered last; empty when not known."""
         with self._lock:
@@ -333,6 +352,7 @@ class NodeClient:
             exp=now + TICKET_SECONDS,
             sid=asker.session,
             rsn=asker.reason,
+            apr=asker.approvals,
             ah=call.head or self.audit_head(),
         )
 

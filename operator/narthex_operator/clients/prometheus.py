@@ -1,7 +1,8 @@
 """Ask Prometheus for figures, rules, targets and pending alerts."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ class _Instant(Message):
 
 
 class _InstantData(Message):
-    result: tuple[_Instant, ...]
+    result: tuple[_Instant, ...] | tuple[float, str]
 
 
 class _InstantReply(Message):
@@ -112,7 +113,7 @@ class Prometheus:
     service: Service
 
     def instant(self, query: str, *, seconds: float = 3.0) -> list[Sample]:
-        """Evaluate a query now, within some seconds."""
+        """Evaluate a query now, within some seconds; a scalar is a sample without labels."""
         reply = self.service.get(
             f"{_PATH}/query",
             {"query": query, "timeout": f"{seconds:g}s"},
@@ -120,8 +121,8 @@ class Prometheus:
             seconds=seconds,
         )
         return [
-            Sample(labels=row.metric, at=row.value[0], value=float(row.value[1]))
-            for row in reply.data.result
+            Sample(labels=row.metric, at=row.value[0], value=_number(row.value[1]))
+            for row in _rows(reply.data.result)
         ]
 
     def range(
@@ -163,6 +164,21 @@ class Prometheus:
     def check(self) -> None:
         """Raise UnreachableError unless it is ready."""
         self.service.call("GET", "/-/ready", seconds=2.0)
+
+
+def _rows(result: tuple[_Instant, ...] | tuple[float, str]) -> Iterator[_Instant]:
+    for row in result:
+        if isinstance(row, _Instant):
+            yield row
+    if len(result) == 2 and not isinstance(result[0], _Instant):  # noqa: PLR2004 - a scalar's
+        yield _Instant(metric={}, value=(result[0], str(result[1])))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # PromQL knows strings: they are no figures
 
 
 def quoted(text: str) -> str:

@@ -32,6 +32,7 @@ _SEE: Final = (
     Grant(pattern="alert:read"),
     Grant(pattern="log:read"),
     Grant(pattern="run:read"),
+    Grant(pattern="schedule:read"),
     Grant(pattern="query:*"),
 )
 
@@ -42,6 +43,8 @@ GRANTS: Final[dict[Role, tuple[Grant, ...]]] = {
         *_SEE,
         Grant(pattern="alert:silence"),
         Grant(pattern="audit:read"),
+        Grant(pattern="fleet:all"),
+        Grant(pattern="schedule:*"),
         Grant(pattern="action:*", ceiling=Danger.DISRUPTIVE),
     ),
     Role.VIEWER: _SEE,

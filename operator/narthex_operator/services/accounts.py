@@ -25,7 +25,7 @@ from narthex_operator.errors import (
 )
 from narthex_operator.security.chain import clean
 from narthex_operator.security.passwords import Passwords, check_new_password, new_password
-from narthex_operator.services.access import GRANTS, Actor, Role
+from narthex_operator.services.access import GRANTS, Actor, Role, local_actor
 from narthex_operator.services.audit import AuditLedger
 from narthex_operator.services.lanes import Lanes, source_of
 from narthex_operator.services.views import SessionView, UserView
@@ -188,12 +188,28 @@ class AccountService:
         if row.last_used_at is None or now - row.last_used_at > _TOUCH:
             with self.database.session() as session:
                 session.get_one(ApiToken, row.id).last_used_at = now
-        # What destroys needs a person: a key alone never reaches it.
-        grants = tuple(
-            replace(grant, ceiling=min(grant.ceiling, Danger.DISRUPTIVE, key=lambda d: d.rank))
-            for grant in GRANTS[Role(row.role)]
-        )
-        return Actor(id=f"key:{row.id}", name=row.name, grants=grants, address=address)
+        return replace(_key(row), address=address)
+
+    def subject(self, actor_id: str, *, session: str = "", address: str = "") -> Actor:
+        """Tell what somebody may do now, for what is done later on their behalf.
+
+        Raises DeniedError for whoever was disabled, revoked or never was.
+        """
+        kind, _, key = actor_id.partition(":")
+        if kind == "local":
+            return local_actor(key)
+        with self.database.reading() as opened:
+            if kind == "user":
+                user = opened.get(User, int(key)) if key.isdigit() else None
+                actor = None if user is None or user.disabled else _actor(user)
+            else:
+                actor = self._key_actor(opened, key) if kind == "key" else None
+        if actor is None:
+            raise DeniedError(
+                f"{clean(actor_id, limit=64)} may not act any more: disabled, revoked or expired",
+                hint="somebody who may must do it",
+            )
+        return replace(actor, session=session, address=address)
 
     def users(self, actor: Actor) -> Sequence[UserView]:
         """List users (permission ``user:read``)."""
@@ -336,6 +352,15 @@ class AccountService:
                 session, actor=actor, event="session.evicted", details={"address": row.address}
             )
 
+    def _key_actor(self, session: Session, key: str) -> Actor | None:
+        row = session.get(ApiToken, key)
+        owner = session.get(User, row.user_id) if row and row.user_id else None
+        if row is None or row.revoked_at or row.expires_at <= self.clock():
+            return None
+        if row.user_id and (owner is None or owner.disabled):
+            return None
+        return _key(row)
+
     def _find(self, session: Session, token: str) -> SessionRow | None:
         query = select(SessionRow).where(SessionRow.token_hash == _digest(token))
         return session.scalars(query).unique().one_or_none()
@@ -352,6 +377,15 @@ def _alive(row: SessionRow, now: datetime) -> bool:
 
 def _actor(user: User) -> Actor:
     return Actor(id=f"user:{user.id}", name=user.name, grants=GRANTS[Role(user.role)])
+
+
+def _key(row: ApiToken) -> Actor:
+    # What destroys needs a person: a key alone never reaches it.
+    grants = tuple(
+        replace(grant, ceiling=min(grant.ceiling, Danger.DISRUPTIVE, key=lambda d: d.rank))
+        for grant in GRANTS[Role(row.role)]
+    )
+    return Actor(id=f"key:{row.id}", name=row.name, grants=grants)
 
 
 def _user_id(actor: Actor) -> int | None:

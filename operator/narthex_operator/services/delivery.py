@@ -13,16 +13,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import CursorResult, select, update
+from sqlalchemy import CursorResult, and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from narthex_exporter.contract.tickets import LEEWAY_SECONDS, Claims
 from narthex_exporter.contract.wire import Run, RunState
-from narthex_operator.clients.node import InDoubtError, NodeClient, NotUnderstoodError
+from narthex_operator.clients.node import InDoubtError, NodeClient, NodeRef, NotUnderstoodError
 from narthex_operator.db import Database
 from narthex_operator.db.models import Node, RunRow
 from narthex_operator.errors import NarthexError, NodeProblemError, OperatorError, UnreachableError
 from narthex_operator.services.audit import AuditLedger
+from narthex_operator.services.authority import Authority
+from narthex_operator.services.confirming import SSH_PORT, Confirming
+from narthex_operator.services.run_ends import end_row, tell_end
 from narthex_operator.services.run_rows import asker_of, copy_into, ref_of, requester_of
 
 log = logging.getLogger(__name__)
@@ -31,7 +34,13 @@ WORKERS: Final = 8
 # A row that is older than this and was never marked as sent belongs to nobody any more.
 _FORGOTTEN: Final = timedelta(seconds=30)
 _LEEWAY: Final = timedelta(seconds=LEEWAY_SECONDS)
-_OPEN: Final = (RunState.QUEUED, RunState.RUNNING, RunState.UNKNOWN)
+_OPEN: Final = (
+    RunState.UNAPPROVED,
+    RunState.QUEUED,
+    RunState.RUNNING,
+    RunState.CONFIRMING,
+    RunState.UNKNOWN,
+)
 
 
 class _TakenError(NarthexError):
@@ -48,15 +57,18 @@ class Delivery:
     """Sends runs in threads of its own, and asks after those that have not ended.
 
     ``alone`` says that no other operator uses the database: what was not sent when this one
-    began, nobody will send.
+    began, nobody will send. ``ssh_port`` is where nodes take SSH connections, if they do.
     """
 
     database: Database
     audit: AuditLedger
     nodes: NodeClient
+    authority: Authority
     alone: bool = False
     now: Callable[[], datetime] = utc_now
+    ssh_port: int = SSH_PORT
     _began: datetime = field(init=False)
+    _confirming: Confirming = field(init=False)
     # Two pools: nodes that do not answer must not keep a run from being sent to one that does.
     _senders: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(WORKERS, thread_name_prefix="send"), init=False
@@ -69,6 +81,13 @@ class Delivery:
 
     def __post_init__(self) -> None:
         self._began = self.now()
+        self._confirming = Confirming(
+            database=self.database,
+            audit=self.audit,
+            nodes=self.nodes,
+            now=self.now,
+            ssh_port=self.ssh_port,
+        )
 
     def dispatch(self, run_id: str) -> None:
         """Send a run that has its row, in the background."""
@@ -83,6 +102,23 @@ class Delivery:
         for task in [self._askers.submit(self._guarded, self.refresh, x) for x in open_runs]:
             task.result()
 
+    def watch(self) -> None:
+        """Look after the runs that wait for our confirmation, or soon will; a job does so often.
+
+        Returns when each has been asked for, and confirmed where its node can be reached anew.
+        """
+        soon = RunRow.confirm_seconds > 0
+        waits = or_(RunRow.state == RunState.CONFIRMING, and_(RunRow.state.in_(_OPEN), soon))
+        with self.database.reading() as session:
+            chosen = select(RunRow.id).where(waits, RunRow.sent_at.is_not(None))
+            runs = session.scalars(chosen).all()
+        for task in [self._askers.submit(self._guarded, self._watch, x) for x in runs]:
+            task.result()
+
+    def _watch(self, run_id: str) -> None:
+        self.refresh(run_id)
+        self._confirming.confirm(run_id)
+
     def refresh(self, run_id: str) -> None:
         """Find out how one run stands, unless somebody is just doing so."""
         with self._lock:
@@ -95,6 +131,10 @@ class Delivery:
             with self._lock:
                 self._asking.discard(run_id)
 
+    def look_after(self, run_id: str) -> None:
+        """Find out how one run stands, in the background."""
+        self._askers.submit(self._guarded, self.refresh, run_id)
+
     def withdraw(self, run_id: str) -> bool:
         """Cancel a run that was not sent yet; tell whether that was in time."""
         with self.database.session() as session:
@@ -102,7 +142,7 @@ class Delivery:
                 update(RunRow)
                 .where(
                     RunRow.id == run_id,
-                    RunRow.state == RunState.QUEUED,
+                    RunRow.state.in_((RunState.UNAPPROVED, RunState.QUEUED)),
                     RunRow.sent_at.is_(None),
                 )
                 .values(state=RunState.CANCELLED, finished_at=self.now())
@@ -132,6 +172,7 @@ class Delivery:
             self._send(run_id)
         except _TakenError:
             log.info("run.not-sent", extra={"run_id": run_id})
+            self._step_back(run_id)
         finally:
             with self._lock:
                 self._asking.discard(run_id)
@@ -139,16 +180,22 @@ class Delivery:
     def _send(self, run_id: str) -> None:
         with self.database.reading() as session:
             row, node = _load(session, run_id)
+            why = refusal(node) or self.authority.refusal(session, row, node)
+            approvals = self.authority.approvals(session, row)
         if row.state != RunState.QUEUED:
             return
-        why = refusal(node)
         if why:
             self._fail(run_id, why, "")
             return
+        if len(approvals) < row.approvals_wanted:
+            self._step_back(run_id)
+            return
+        if row.confirm_seconds:
+            self._look_before(run_id, ref_of(node))
         try:
             run = self.nodes.run(
                 ref_of(node),
-                asker_of(row),
+                asker_of(row, approvals),
                 row.action,
                 run_id=run_id,
                 body=row.body,
@@ -167,8 +214,18 @@ class Delivery:
             self._copy(run_id, run)
 
     def _mark_sent(self, run_id: str, claims: Claims) -> None:
-        """Write down, before the request leaves, that it may be on its way until when."""
+        """Write down, before the request leaves, that it may be on its way until when.
+
+        This is where it is decided: who may not any more, or approves no longer, stops it here.
+        """
         with self.database.session() as session:
+            row, node = _load(session, run_id, lock=True)
+            standing = {one.id for one in self.authority.approvals(session, row)}
+            if self.authority.refusal(session, row, node) or not (
+                {one.id for one in claims.apr} <= standing
+                and len(standing) >= row.approvals_wanted
+            ):
+                raise _TakenError(f"run {run_id} may not be sent any more")
             done = session.execute(
                 update(RunRow)
                 .where(RunRow.id == run_id, RunRow.state == RunState.QUEUED)
@@ -186,14 +243,11 @@ class Delivery:
             row, node = _load(session, run_id)
         if RunState(row.state).final:
             return
+        if row.state == RunState.UNAPPROVED:
+            self._expire(run_id)
+            return
         if row.sent_at is None:
-            left_over = self.alone and row.created_at < self._began
-            if left_over or self.now() - row.created_at > _FORGOTTEN:
-                self._fail(
-                    run_id,
-                    "the operator stopped before the run was sent: nothing was done",
-                    "run it again",
-                )
+            self._judge_unsent(row)
             return
         if node.removed_at is not None:
             self._lose(
@@ -211,6 +265,19 @@ class Delivery:
             log.debug("run.unreachable", extra={"run_id": run_id, "error": str(error)})
         else:
             self._copy(run_id, run)
+
+    def _judge_unsent(self, row: RunRow) -> None:
+        """Give a run up that nobody will send any more."""
+        if row.fleet_run_id is not None:
+            return  # whoever drives its fleet run has it sent, or withdraws it
+        since = row.approved_at or row.created_at
+        left_over = self.alone and since < self._began
+        if left_over or self.now() - since > _FORGOTTEN:
+            self._fail(
+                row.id,
+                "the operator stopped before the run was sent: nothing was done",
+                "run it again",
+            )
 
     def _judge_unknown(self, row: RunRow) -> None:
         """Decide on a run that its node does not know: its request may still be under way."""
@@ -247,30 +314,56 @@ class Delivery:
     def _end(self, run_id: str, state: RunState, error: str, hint: str) -> None:
         with self.database.session() as session:
             row = session.get_one(RunRow, run_id, with_for_update=True)
-            if RunState(row.state).final:
+            end_row(session, self.audit, row, state, now=self.now(), error=error, hint=hint)
+
+    def _expire(self, run_id: str) -> None:
+        """End a run that nobody approved in time."""
+        with self.database.session() as session:
+            row = session.get_one(RunRow, run_id, with_for_update=True)
+            until = row.approve_until
+            if row.state == RunState.UNAPPROVED and (until is None or self.now() > until):
+                error = "it was not approved in time: nothing was done"
+                hint = "ask again, and tell who is to approve it"
+                end_row(
+                    session, self.audit, row, RunState.EXPIRED, now=self.now(),
+                    error=error, hint=hint,
+                )  # fmt: skip
+
+    def _step_back(self, run_id: str) -> None:
+        """Have a run wait again that lost an approval, or end it where it may not be any more."""
+        with self.database.session() as session:
+            row, node = _load(session, run_id, lock=True)
+            if row.state != RunState.QUEUED or row.sent_at:
                 return
-            row.state, row.error, row.hint = state, error, hint
-            row.finished_at = self.now()
-            self._tell(session, row)
+            why = refusal(node) or self.authority.refusal(session, row, node)
+            if why:
+                end_row(session, self.audit, row, RunState.FAILED, now=self.now(), error=why)
+                return
+            have = len(self.authority.approvals(session, row))
+            if have >= row.approvals_wanted:
+                return
+            row.state, row.approved_at = RunState.UNAPPROVED, None
+            row.error = "somebody who approved it may not run it any more"
+            session.flush()
+            self.audit.record(
+                session,
+                actor=requester_of(row),
+                event="run.approval-void",
+                node=row.node_id,
+                node_name=row.node_name,
+                resource=row.resource,
+                run=run_id,
+                details={"action": row.action, "have": have, "wanted": row.approvals_wanted},
+            )
+
+    def _look_before(self, run_id: str, node: NodeRef) -> None:
+        """Note what works before a change that could cut the node off."""
+        is_open = self._confirming.ssh_open(node)
+        with self.database.session() as session:
+            session.execute(update(RunRow).where(RunRow.id == run_id).values(ssh_open=is_open))
 
     def _tell(self, session: Session, row: RunRow) -> None:
-        """Write the audit row of a run's end, once, in the transaction that ends it."""
-        if not RunState(row.state).final or row.told_at is not None:
-            return
-        row.told_at = self.now()
-        session.flush()
-        self.audit.record(
-            session,
-            actor=requester_of(row),
-            event="run.finished",
-            node=row.node_id,
-            node_name=row.node_name,
-            resource=row.resource,
-            run=row.id,
-            outcome=row.state,
-            details={"action": row.action} | ({"error": row.error} if row.error else {}),
-        )
-        log.info("run.finished", extra={"run_id": row.id, "state": row.state})
+        tell_end(session, self.audit, row, now=self.now())
 
 
 def refusal(node: Node) -> str:
@@ -286,6 +379,6 @@ def refusal(node: Node) -> str:
     return ""
 
 
-def _load(session: Session, run_id: str) -> tuple[RunRow, Node]:
-    row = session.get_one(RunRow, run_id)
+def _load(session: Session, run_id: str, *, lock: bool = False) -> tuple[RunRow, Node]:
+    row = session.get_one(RunRow, run_id, with_for_update=lock)
     return row, session.get_one(Node, row.node_id)

@@ -11,12 +11,16 @@ from typing import Any, Protocol
 
 from narthex_exporter.transport.websocket import WebSocket
 from narthex_operator.services.access import Actor
+from narthex_operator.services.strategy import Strategy
 from narthex_operator.services.views import (
     ActorView,
     AlertsView,
+    ApprovalRequestView,
     AuditPage,
     Chart,
     FleetAnswer,
+    FleetPlanView,
+    FleetRunView,
     FleetView,
     JoinView,
     LivePermit,
@@ -26,6 +30,8 @@ from narthex_operator.services.views import (
     PartState,
     PlanView,
     RunView,
+    ScheduleSpec,
+    ScheduleView,
     SessionView,
     SilenceView,
     UserView,
@@ -104,8 +110,26 @@ class Nodes(Protocol):
         """Let actions reach an enrolled node (``node:write``)."""
         ...
 
+    def set_ceiling(self, actor: Actor, ref: str, *, ceiling: Mapping[str, str]) -> NodeView:
+        """Narrow what is sent to a node (``node:write``): the worst danger, or ``off``, by family.
+
+        Families that are not named are not narrowed; the node's own policy judges after it.
+        """
+        ...
+
     def remove(self, actor: Actor, ref: str) -> NodeView:
         """Refuse a node's certificate and stop its scrape; history stays (``node:write``)."""
+        ...
+
+    def label(
+        self,
+        actor: Actor,
+        ref: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        group: str | None = None,
+    ) -> NodeView:
+        """Give a node other labels (all of them), another group, or both (``node:write``)."""
         ...
 
 
@@ -171,7 +195,42 @@ class Runs(Protocol):
         ...
 
     def cancel(self, actor: Actor, run_id: str) -> RunView:
-        """Cancel a run (needs what running it needs)."""
+        """Cancel a run (needs what running it needs); one that was not sent yet never is."""
+        ...
+
+
+class Approvals(Protocol):
+    """What more than one person must answer for: runs in the state ``unapproved``.
+
+    API tokens and schedules cannot approve, nor whoever asked for the run. Of an approval and
+    a cancellation at once one wins. Who lost the permission until the run is sent does not count.
+    """
+
+    def waiting(self, actor: Actor) -> int:
+        """Count what waits for this actor's approval; zero for who may see no runs."""
+        ...
+
+    def list(self, actor: Actor) -> Sequence[ApprovalRequestView]:
+        """List what waits, oldest first, then what was decided last (``run:read``)."""
+        ...
+
+    def get(self, actor: Actor, run_id: str) -> ApprovalRequestView:
+        """Show one run with its plan, and whether this actor can approve it (``run:read``)."""
+        ...
+
+    def approve(self, actor: Actor, run_id: str, *, plan: str) -> RunView:
+        """Approve a run (needs what running it needs, and a person who is signed in).
+
+        ``plan`` is the digest of the plan that was looked at. With enough approvals it is sent.
+        """
+        ...
+
+    def withdraw(self, actor: Actor, run_id: str) -> RunView:
+        """Take one's own approval back, before the run is sent."""
+        ...
+
+    def reject(self, actor: Actor, run_id: str, *, reason: str) -> RunView:
+        """End a run that waits (needs what running it needs): it becomes ``cancelled``."""
         ...
 
 
@@ -186,6 +245,96 @@ class Asking(Protocol):
         An empty list, or one node in it that is unknown, named twice or may not be acted on,
         refuses the whole before anybody is asked.
         """
+        ...
+
+
+class FleetRuns(Protocol):
+    """One action over many nodes, in waves."""
+
+    def targets(self, actor: Actor, on: str) -> Sequence[str]:
+        """Name the nodes that a selector means (``node:read``)."""
+        ...
+
+    def plan(
+        self,
+        actor: Actor,
+        name: str,
+        params: Mapping[str, Any],
+        *,
+        on: str = "",
+        nodes: Sequence[str] = (),
+    ) -> FleetPlanView:
+        """Ask every node that is meant what would be done (``action:<name>`` at its danger).
+
+        A selector (``on``) or a list of nodes that means none, or one that is unknown, named
+        twice or may not be acted on, refuses the whole before anybody is asked.
+        """
+        ...
+
+    def submit(
+        self,
+        actor: Actor,
+        *,
+        plan: str,
+        strategy: Strategy,
+        reason: str = "",
+        confirmation: str = "",
+        leave_out_refused: bool = False,
+        fleet_run_id: str | None = None,
+    ) -> FleetRunView:
+        """Start what was shown to this very person (``action:<name>`` at its danger).
+
+        ``plan`` is the plan's digest, ``fleet_run_id`` a caller's UUIDv7 that makes a retry
+        harmless. Returns at once: look again with ``get``.
+        """
+        ...
+
+    def get(self, actor: Actor, fleet_run_id: str) -> FleetRunView:
+        """Show one fleet run with its members and their outputs (``run:read``)."""
+        ...
+
+    def list(self, actor: Actor, *, limit: int = 50) -> Sequence[FleetRunView]:
+        """List fleet runs without their members, newest first (``run:read``)."""
+        ...
+
+    def cancel(self, actor: Actor, fleet_run_id: str) -> FleetRunView:
+        """Begin nothing more, and ask what runs to stop (needs what running it needs)."""
+        ...
+
+    def resume(self, actor: Actor, fleet_run_id: str, *, skip_gate: bool = False) -> FleetRunView:
+        """Let a halted one go on, its gate asked anew or skipped (needs what running needs)."""
+        ...
+
+    def plan_retry(self, actor: Actor, fleet_run_id: str) -> FleetPlanView:
+        """Plan the same again for the nodes that failed (needs what running it needs)."""
+        ...
+
+
+class Schedules(Protocol):
+    """What is done over and over."""
+
+    def list(self, actor: Actor) -> Sequence[ScheduleView]:
+        """List schedules by name (``schedule:read``)."""
+        ...
+
+    def get(self, actor: Actor, ref: str) -> ScheduleView:
+        """Show one schedule, by id or name, with its last times (``schedule:read``)."""
+        ...
+
+    def add(self, actor: Actor, spec: ScheduleSpec) -> ScheduleView:
+        """Add a schedule (``schedule:write``, and the action, at most disruptive)."""
+        ...
+
+    def change(self, actor: Actor, ref: str, spec: ScheduleSpec) -> ScheduleView:
+        """Change a schedule, which becomes one's own (as ``add``)."""
+        ...
+
+    def remove(self, actor: Actor, ref: str) -> None:
+        """Remove a schedule; what it ran stays (``schedule:write``)."""
+        ...
+
+    def run_now(self, actor: Actor, ref: str) -> ScheduleView:
+        """Have it done now, as its owner (``schedule:write``, and the action)."""
         ...
 
 
@@ -280,6 +429,9 @@ class Services:
     fleet: Fleet
     runs: Runs
     asking: Asking
+    approvals: Approvals
+    fleet_runs: FleetRuns
+    schedules: Schedules
     audit: Audit
     alerts: Alerts
     logs: Logs

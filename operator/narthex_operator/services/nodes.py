@@ -5,7 +5,7 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from narthex_exporter.actions import CATALOGUE as ACTIONS
 from narthex_exporter.contract.enrolment import (
     EnrolmentReply,
     EnrolmentRequest,
@@ -27,6 +28,7 @@ from narthex_exporter.contract.enrolment import (
     secret_digest,
 )
 from narthex_exporter.contract.fingerprint import six_words
+from narthex_exporter.contract.spec import Catalogue
 from narthex_exporter.contract.wire import FieldError
 from narthex_exporter.transport.identity import Identity, PeerError, Role, identify
 from narthex_exporter.transport.keys import public_key_info
@@ -45,6 +47,8 @@ from narthex_operator.security.chain import clean
 from narthex_operator.security.signer_client import SignerClient
 from narthex_operator.services.access import Actor
 from narthex_operator.services.audit import AuditLedger
+from narthex_operator.services.ceilings import checked
+from narthex_operator.services.selectors import check_labels
 from narthex_operator.services.views import JoinView, NodeState, NodeView
 from narthex_operator.signer.messages import NodeCertificateRequest
 
@@ -52,6 +56,7 @@ MAX_TOKEN_LIFETIME: Final = timedelta(minutes=60)
 REPEAT_WITHIN: Final = timedelta(minutes=10)
 GRACE: Final = timedelta(days=30)
 _NONCE_SECONDS: Final = 120
+_CATALOGUE: Final = Catalogue(actions=ACTIONS)
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _CLONED: Final = "an older certificate of this node was used: its key may have been copied"
 
@@ -168,6 +173,18 @@ class NodeService:
                              {"fingerprint": node.fingerprint})  # fmt: skip
             return _view(node)
 
+    def set_ceiling(self, actor: Actor, ref: str, *, ceiling: Mapping[str, str]) -> NodeView:
+        """Narrow what is sent to a node (``node:write``)."""
+        actor.require("node:write")
+        wanted = checked(ceiling, _CATALOGUE)
+        with self.database.session() as session:
+            node = _find(session, ref)
+            before, node.ceiling = node.ceiling, wanted
+            session.flush()
+            self._record(session, actor, "node.ceiling-changed", node,
+                         {"from": before, "to": wanted})  # fmt: skip
+            return _view(node)
+
     def remove(self, actor: Actor, ref: str) -> NodeView:
         """Refuse a node's certificate and stop its scrape; history stays (``node:write``)."""
         actor.require("node:write")
@@ -183,6 +200,35 @@ class NodeService:
                 )
                 session.flush()
                 self._record(session, actor, "node.removed", node)
+            return _view(node)
+
+    def label(
+        self,
+        actor: Actor,
+        ref: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        group: str | None = None,
+    ) -> NodeView:
+        """Give a node other labels (all of them), another group, or both (``node:write``)."""
+        actor.require("node:write")
+        if labels is not None:
+            check_labels(labels)
+        if group and not _NAME.fullmatch(group):
+            raise InvalidError(
+                "a group's name has 1 to 63 of a-z, 0-9 and dash",
+                errors=(FieldError(path="group", message="not a group's name"),),
+            )
+        with self.database.session() as session:
+            node = _find(session, ref)
+            before = {"group": node.group, "labels": dict(node.labels)}
+            node.labels = dict(node.labels if labels is None else labels)
+            node.group = node.group if group is None else group
+            after = {"group": node.group, "labels": dict(node.labels)}
+            if after != before:
+                session.flush()
+                details = {"from": before, "to": after}
+                self._record(session, actor, "node.labelled", node, details)
             return _view(node)
 
     def name_of(self, identity: Identity) -> str | None:
@@ -449,9 +495,11 @@ def _view(node: Node) -> NodeView:
         address=node.address,
         state=state,
         group=node.group,
+        labels=node.labels,
         fingerprint=node.fingerprint,
         added_at=node.added_at,
         enrolled_at=node.enrolled_at,
         certificate_not_after=node.certificate_not_after,
         actor_instance=node.actor_instance,
+        ceiling=node.ceiling or {},
     )

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import CursorResult, delete
+from sqlalchemy import CursorResult, delete, select
 
 from narthex_operator.db import Database
-from narthex_operator.db.models import AlertRow, RunRow
+from narthex_operator.db.models import AlertRow, FleetMember, FleetRunRow, RunRow, ScheduleSlot
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,14 @@ class Retention:
         """Delete, and tell how many rows went."""
         now = self.now()
         gone = 0
+        old = select(FleetRunRow.id).where(FleetRunRow.finished_at < now - RUNS)
         with self.database.session() as session:
             for statement in (
                 delete(AlertRow).where(AlertRow.ended_at < now - ALERTS),
                 delete(RunRow).where(RunRow.finished_at < now - RUNS),
+                delete(FleetMember).where(FleetMember.fleet_run_id.in_(old)),
+                delete(FleetRunRow).where(FleetRunRow.finished_at < now - RUNS),
+                delete(ScheduleSlot).where(ScheduleSlot.slot < now - RUNS),
             ):
                 done = session.execute(statement)
                 gone += done.rowcount if isinstance(done, CursorResult) else 0

@@ -1,21 +1,23 @@
 """Ask nodes and act on them: permission and danger by our catalogue, capability by theirs."""
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import or_, select, update
+from sqlalchemy import CursorResult, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from narthex_exporter.contract.spec import Action, Catalogue, Danger, Follow, Query
 from narthex_exporter.contract.wire import (
     ActionManifest,
     FieldError,
     Manifest,
+    PlanReply,
     QueryManifest,
     RunRequest,
     RunState,
@@ -33,20 +35,18 @@ from narthex_operator.errors import (
 )
 from narthex_operator.services.access import Actor
 from narthex_operator.services.audit import AuditLedger
+from narthex_operator.services.authority import Authority
+from narthex_operator.services.ceilings import narrowed
+from narthex_operator.services.consent import check_consent, invalid
 from narthex_operator.services.delivery import Delivery, refusal
 from narthex_operator.services.interfaces import Nodes
-from narthex_operator.services.run_rows import ref_of, view_of
+from narthex_operator.services.run_rows import RUN_ID, plan_of, ref_of, view_of
 from narthex_operator.services.views import ActorView, NodeView, PlanView, RunView
 
-RUN_ID: Final = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII
-)
-DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-MAX_REASON: Final = 500
-# Control characters, line breaks, what turns the direction of writing, half a character.
-UNSHOWN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 MAX_LIST: Final = 500
 _MANIFEST_SECONDS: Final = 15.0
+# So long a run waits for those who are to approve it; nodes take no older approval.
+APPROVE_WITHIN: Final = timedelta(minutes=15)
 
 CONFIRM: Final = {
     Danger.SAFE: "none",
@@ -54,6 +54,17 @@ CONFIRM: Final = {
     Danger.DISRUPTIVE: "reason",
     Danger.DESTRUCTIVE: "typed",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Of which fleet run a run is a part.
+
+    ``claim`` is called in the transaction that writes it, and raises where its turn has passed.
+    """
+
+    fleet_run_id: str
+    claim: Callable[[Session], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +77,7 @@ class RunService:
     audit: AuditLedger
     delivery: Delivery
     catalogue: Catalogue
+    authority: Authority
     clock: Callable[[], float] = time.monotonic
     _manifests: dict[str, tuple[float, Manifest]] = field(default_factory=dict, init=False)
 
@@ -114,15 +126,10 @@ class RunService:
         valid = validated(action.params, params)
         view = self.nodes.get(actor, ref)
         node = self.reachable(view)
+        self.sendable(view, action)
         self.capable(node, actor, action)
         asked = valid.model_dump(mode="json")
-        plan = self.client.plan(node, asker_for(actor), name, asked)
-        # What a person confirms is what our declaration names, not what a node calls it.
-        if (plan.action, plan.resource) != (name, valid.resource):
-            raise NotUnderstoodError(
-                f"node {node.name} plans something else than it was asked for",
-                hint="do not trust this node until you know why",
-            )
+        plan = self._planned(node, actor, action, valid)
         return PlanView(
             node=view,
             action=name,
@@ -132,7 +139,8 @@ class RunService:
             danger=action.danger,
             confirm=CONFIRM[action.danger],
             params=asked,
-            plan=plan.model_copy(update={"danger": action.danger}),
+            plan=plan,
+            approvals=self.authority.wanted(action, plan.approvals),
         )
 
     def submit(
@@ -146,29 +154,38 @@ class RunService:
         reason: str = "",
         confirmation: str = "",
         run_id: str | None = None,
+        member: Membership | None = None,
     ) -> RunView:
-        """Write a run and its audit row down, then have it sent."""
+        """Write a run and its audit row down, then have it sent, or approved first.
+
+        ``member`` says of which fleet run it is a part.
+        """
         action = self._action(name)
         actor.require(action.permission, danger=action.danger)
         valid = validated(action.params, params)
         reason = reason.strip()
-        _check_consent(action, valid.resource, plan=plan, reason=reason, typed=confirmation)
+        check_consent(action, valid.resource, plan=plan, reason=reason, typed=confirmation)
         if run_id is not None and not RUN_ID.fullmatch(run_id):
-            raise _invalid("run_id", "must be a UUIDv7, such as a run's id is")
+            raise invalid("run_id", "must be a UUIDv7, such as a run's id is")
         view = self.nodes.get(actor, ref)
         row = self._row(actor, view, action, valid, plan=plan, reason=reason, run_id=run_id)
+        row.fleet_run_id = member.fleet_run_id if member else None
         known = self._known(row) if run_id is not None else None
         if known is not None:
             return known
-        self.capable(self.reachable(view), actor, action)
+        node = self.reachable(view)
+        self.sendable(view, action)
+        self.capable(node, actor, action)
+        self._keep_plan(row, node, actor, action, valid)
         try:
-            self._write(actor, row)
+            self._write(actor, row, member)
         except IntegrityError:
             known = self._known(row)
             if known is None:
                 raise
             return known
-        self.delivery.dispatch(row.id)
+        if row.state == RunState.QUEUED:
+            self.delivery.dispatch(row.id)
         return view_of(row)
 
     def get(self, actor: Actor, run_id: str) -> RunView:
@@ -188,7 +205,7 @@ class RunService:
             chosen = chosen.where(or_(RunRow.node_name == node, RunRow.node_id == node))
         with self.database.reading() as session:
             rows = session.scalars(chosen.limit(max(1, min(limit, MAX_LIST)))).all()
-        return [view_of(row) for row in rows]
+        return [view_of(row, whole=False) for row in rows]
 
     def cancel(self, actor: Actor, run_id: str) -> RunView:
         """Ask a run to stop; needs what running it needs."""
@@ -200,22 +217,27 @@ class RunService:
                 f"the run has ended already: {row.state}", hint="look at its result"
             )
         with self.database.session() as session:
-            session.execute(
+            asked = session.execute(
                 update(RunRow)
                 .where(RunRow.id == run_id, RunRow.cancel_requested_at.is_(None))
                 .values(cancel_requested_at=self.delivery.now())
             )
             session.flush()
-            self.audit.record(
-                session,
-                actor=actor,
-                event="run.cancel-requested",
-                node=row.node_id,
-                node_name=row.node_name,
-                resource=row.resource,
-                run=run_id,
-            )
+            # To ask a node again is no other request.
+            if isinstance(asked, CursorResult) and asked.rowcount == 1:
+                self.audit.record(
+                    session,
+                    actor=actor,
+                    event="run.cancel-requested",
+                    node=row.node_id,
+                    node_name=row.node_name,
+                    resource=row.resource,
+                    run=run_id,
+                )
         if not self.delivery.withdraw(run_id):
+            row = self._find(run_id)
+            if row.sent_at is None:
+                raise ConflictError(f"the run is {row.state} already", hint="look at its result")
             with self.database.reading() as session:
                 node = ref_of(session.get_one(Node, row.node_id))
             self.client.cancel_run(node, asker_for(actor), run_id)
@@ -278,6 +300,60 @@ class RunService:
         if why:
             raise ConflictError(f"{wanted.name} is not available on {node.name}: {why}")
 
+    def sendable(self, node: NodeView, action: Action[Any]) -> None:
+        """Raise ConflictError where the node was narrowed below an action."""
+        why = narrowed(node.ceiling, action)
+        if why:
+            raise ConflictError(why, hint="an administrator sets the node's ceiling")
+
+    def _planned(self, node: NodeRef, actor: Actor, action: Action[Any], params: Any) -> PlanReply:
+        plan = self.client.plan(
+            node, asker_for(actor), action.name, params.model_dump(mode="json")
+        )
+        # What a person confirms is what our declaration names, not what a node calls it.
+        if (plan.action, plan.resource) != (action.name, params.resource):
+            raise NotUnderstoodError(
+                f"node {node.name} plans something else than it was asked for",
+                hint="do not trust this node until you know why",
+            )
+        return plan.model_copy(update={"danger": action.danger})
+
+    def _keep_plan(
+        self, row: RunRow, node: NodeRef, actor: Actor, action: Action[Any], params: Any
+    ) -> None:
+        """Keep the plan that was shown, and have the run wait where it wants approval."""
+        plan = self._shown_plan(row, node, actor, action, params)
+        by_node = plan.approvals if plan else self._wanted_by(node, actor, action)
+        row.approvals_wanted = self.authority.wanted(action, by_node)
+        if plan is not None:
+            row.plan = plan_of(plan)
+            row.confirm_seconds = max(0.0, plan.confirm_seconds)
+        if not row.approvals_wanted:
+            return
+        if plan is None:
+            raise ConflictError(
+                "the node does not plan what was shown any more: nobody could approve it",
+                hint="plan again",
+            )
+        row.state = RunState.UNAPPROVED
+        row.approve_until = row.created_at + APPROVE_WITHIN
+
+    def _shown_plan(
+        self, row: RunRow, node: NodeRef, actor: Actor, action: Action[Any], params: Any
+    ) -> PlanReply | None:
+        """Ask for the plan that was shown once more; ``None`` where there is another by now."""
+        try:
+            plan = self._planned(node, actor, action, params)
+        except NotUnderstoodError:
+            raise
+        except (NodeProblemError, UnreachableError):
+            return None  # to send it will tell why
+        return plan if plan.digest == row.plan_digest else None
+
+    def _wanted_by(self, node: NodeRef, actor: Actor, action: Action[Any]) -> int:
+        offered = self._manifest(node, actor).actions
+        return next((one.approvals for one in offered if one.name == action.name), 0)
+
     def _row(
         self,
         actor: Actor,
@@ -310,6 +386,7 @@ class RunService:
             body=body,
             body_sha256=hashlib.sha256(body).hexdigest(),
             steps=[],
+            approvals=[],
             error="",
             hint="",
             inverse=action.inverse,
@@ -330,9 +407,11 @@ class RunService:
             )
         return view_of(row)
 
-    def _write(self, actor: Actor, row: RunRow) -> None:
+    def _write(self, actor: Actor, row: RunRow, member: Membership | None) -> None:
         """Write run and audit row in one transaction: without either nothing is sent."""
         with self.database.session() as session:
+            if member is not None:
+                member.claim(session)
             session.add(row)
             session.flush()
             self.audit.record(
@@ -349,6 +428,7 @@ class RunService:
                     "params": row.params,
                     "plan": row.plan_digest,
                     "ph": row.body_sha256,
+                    "approvals_wanted": row.approvals_wanted,
                 },
             )
 
@@ -391,23 +471,3 @@ def validated(model: type[Any], params: Mapping[str, Any]) -> Any:
             ),
             hint="correct them and try again",
         ) from error
-
-
-def _check_consent(
-    action: Action[Any], resource: str, *, plan: str, reason: str, typed: str
-) -> None:
-    """Demand what a person must have done before something of this danger runs."""
-    if not DIGEST.fullmatch(plan):
-        raise _invalid("plan", "must be the digest of the plan that was shown")
-    if len(reason) > MAX_REASON:
-        raise _invalid("reason", f"must be at most {MAX_REASON} characters long")
-    if UNSHOWN.search(reason):
-        raise _invalid("reason", "must be one line of text, without control characters")
-    if action.danger.rank >= Danger.DISRUPTIVE.rank and not reason:
-        raise _invalid("reason", f"must say why: {action.name} is {action.danger}")
-    if action.danger is Danger.DESTRUCTIVE and typed != resource:
-        raise _invalid("confirmation", f"must be {resource}, typed in full")
-
-
-def _invalid(path: str, message: str) -> InvalidError:
-    return InvalidError(f"{path} {message}", errors=(FieldError(path=path, message=message),))

@@ -8,12 +8,14 @@ ratios from 0 to 1. ``None`` means "not known", which is never shown as zero or 
 import enum
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from narthex_exporter.contract.spec import Danger
-from narthex_exporter.contract.wire import PlanReply, RunState, StepRecord
+from narthex_exporter.contract.wire import PlannedStep, PlanReply, RunState, StepRecord, UndoHint
+from narthex_operator.services.strategy import Strategy
+from narthex_operator.services.waves import FleetRunState, MemberState
 
 
 class View(BaseModel):
@@ -46,11 +48,14 @@ class NodeView(View):
     address: str
     state: NodeState
     group: str = ""
+    labels: Mapping[str, str] = {}
     fingerprint: str = ""
     added_at: datetime
     enrolled_at: datetime | None = None
     certificate_not_after: datetime | None = None
     actor_instance: str = ""
+    ceiling: Mapping[str, str] = {}
+    """By family the worst danger, or ``off``, that is sent to it: narrower than its own policy."""
 
 
 class JoinView(View):
@@ -137,8 +142,30 @@ class LivePermit(View):
     terminal: bool = False
 
 
+class ApprovalView(View):
+    """One person's approval of a run."""
+
+    user: str
+    name: str
+    at: datetime
+
+
+class ProbeView(View):
+    """One look at whether a node can still be reached, before its run is confirmed."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    at: datetime
+
+
 class RunView(View):
-    """One run, as far as is known here; ``danger`` is by our catalogue, not by the node's word."""
+    """One run, as far as is known here; ``danger`` is by our catalogue, not by the node's word.
+
+    ``plan`` is the plan that whoever asked for it was shown (not in lists), ``undo`` how to undo
+    it. Until ``approve_until`` it waits for ``approvals_wanted`` approvals; until
+    ``confirm_until`` its node waits for our confirmation, ``probes`` say why there is none.
+    """
 
     id: str
     node: str
@@ -156,6 +183,14 @@ class RunView(View):
     hint: str = ""
     after: Mapping[str, Any] | None = None
     inverse: str | None = None
+    undo: UndoHint | None = None
+    plan: PlanReply | None = None
+    approvals_wanted: int = 0
+    approvals: tuple[ApprovalView, ...] = ()
+    approve_until: datetime | None = None
+    confirm_until: datetime | None = None
+    probes: tuple[ProbeView, ...] = ()
+    fleet_run: str | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -202,8 +237,20 @@ class FleetAnswer(View):
         return words
 
 
+class ApprovalRequestView(View):
+    """A run that waits for approval, or waited, as one person sees it.
+
+    ``why_not`` says why whoever looks cannot approve it; empty where they can.
+    """
+
+    run: RunView
+    why_not: str = ""
+
+
 class PlanView(View):
     """A plan with what the panel must ask before it runs.
+
+    ``approvals`` is how many other people must approve it, by the node's policy and by ours.
 
     ``confirm``: ``none``, ``click``, ``reason`` (a click and a reason) or ``typed`` (type the
     resource, and a reason).
@@ -218,6 +265,7 @@ class PlanView(View):
     confirm: str
     params: Mapping[str, Any]
     plan: PlanReply
+    approvals: int = 0
 
 
 class AuditRow(View):
@@ -356,3 +404,168 @@ class PartState(View):
     ok: bool
     detail: str = ""
     hint: str = ""
+
+
+class FleetNote(View):
+    """One thing to know before a fleet run, and of which nodes."""
+
+    text: str
+    nodes: tuple[str, ...]
+
+
+class FleetPlanGroup(View):
+    """Nodes, by name, on which the very same would be done."""
+
+    nodes: tuple[str, ...]
+    digest: str
+    resource: str
+    steps: tuple[PlannedStep, ...]
+    notes: tuple[FleetNote, ...] = ()
+    diff: str = ""
+    complete: bool = True
+    approvals: int = 0
+    confirm_seconds: float = 0.0
+
+
+class FleetRefusal(View):
+    """Nodes, by name, on which nothing would be done, and why."""
+
+    nodes: tuple[str, ...]
+    error: str
+    hint: str = ""
+
+
+class FleetPlanView(View):
+    """What an action would do on many nodes.
+
+    ``digest`` goes into the request that runs it. ``confirm`` is as for a single run; what is
+    typed is ``phrase``. ``members`` counts the nodes that would be acted on.
+    """
+
+    digest: str
+    action: str
+    title: str
+    summary: str
+    description: str
+    danger: Danger
+    confirm: str
+    phrase: str
+    params: Mapping[str, Any]
+    selector: str
+    members: int
+    groups: tuple[FleetPlanGroup, ...]
+    refusals: tuple[FleetRefusal, ...]
+    retry_of: str | None = None
+    expires_at: datetime
+
+
+class FleetMemberView(View):
+    """One node of a fleet run; ``codes`` are its steps' exit codes."""
+
+    node: str
+    node_name: str
+    wave: int
+    state: MemberState
+    run: str | None = None
+    error: str = ""
+    hint: str = ""
+    codes: tuple[int | None, ...] = ()
+    duration_seconds: float | None = None
+
+
+class OutputGroup(View):
+    """Nodes, by name, whose runs printed the same and ended alike; head and tail are kept."""
+
+    nodes: tuple[str, ...]
+    state: MemberState
+    codes: tuple[int | None, ...]
+    output: str
+    truncated: bool = False
+
+
+class FleetRunView(View):
+    """One fleet run. ``counts`` are its members by state, ``wave`` the present one from 0."""
+
+    id: str
+    action: str
+    title: str
+    resource: str
+    danger: Danger
+    params: Mapping[str, Any]
+    selector: str
+    strategy: Strategy
+    state: FleetRunState
+    error: str = ""
+    hint: str = ""
+    actor: str
+    reason: str = ""
+    wave: int
+    waves: int
+    counts: Mapping[str, int]
+    pause_until: datetime | None = None
+    gate_since: datetime | None = None
+    gate_told: str = ""
+    cancel_requested: bool = False
+    schedule: str | None = None
+    retry_of: str | None = None
+    created_at: datetime
+    finished_at: datetime | None = None
+    members: tuple[FleetMemberView, ...] = ()
+    outputs: tuple[OutputGroup, ...] = ()
+
+
+class Misfire(enum.StrEnum):
+    """What is done about a time that came while no operator looked.
+
+    ``skip``: nothing, once it is later than the schedule's grace · ``once``: it is made up for,
+    once for all that were missed.
+    """
+
+    ONCE = "once"
+    SKIP = "skip"
+
+
+class ScheduleSpec(View):
+    """What a schedule is to do, and when: ``cron`` (five fields) or ``every_seconds``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+    cron: Annotated[str, Field(max_length=128)] = ""
+    every_seconds: Annotated[int | None, Field(ge=60, le=366 * 86_400)] = None
+    timezone: Annotated[str, Field(max_length=64)] = "UTC"
+    misfire: Misfire = Misfire.SKIP
+    grace_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    action: Annotated[str, Field(max_length=128)]
+    params: dict[str, Any] = Field(default_factory=dict)
+    on: Annotated[str, Field(min_length=1, max_length=4096)]
+    strategy: Strategy = Strategy()
+    reason: Annotated[str, Field(max_length=500)] = ""
+    enabled: bool = True
+
+
+class SlotView(View):
+    """One time at which a schedule was due.
+
+    ``outcome``: ``planning`` · ``started`` (see its fleet run) · ``refused`` · ``missed``.
+    """
+
+    slot: datetime
+    outcome: str
+    error: str = ""
+    fleet_run: str | None = None
+
+
+class ScheduleView(View):
+    """One schedule. It is planned when it runs, on behalf of its owner as they then are."""
+
+    id: str
+    spec: ScheduleSpec
+    title: str
+    danger: Danger
+    owner: str
+    paused_reason: str = ""
+    created_at: datetime
+    next_at: datetime | None = None
+    upcoming: tuple[datetime, ...] = ()
+    slots: tuple[SlotView, ...] = ()

@@ -53,6 +53,13 @@ def submit(ui: Ui, ref: str, name: str) -> Answer:
     return see_other(f"/runs/{run.id}")
 
 
+def show_plan(ui: Ui, ref: str, name: str, params: dict[str, Any]) -> Answer:
+    """Show the plan of an action whose parameters another page has asked for."""
+    declared = _declared(name)
+    fields = fields_of(declared.params.model_json_schema())
+    return _show(ui, ref, declared, fields, params, chosen=frozenset(params))
+
+
 def _show(
     ui: Ui,
     ref: str,
@@ -61,7 +68,9 @@ def _show(
     params: dict[str, Any],
     *,
     refusal: NarthexError | None = None,
+    chosen: frozenset[str] = frozenset(),
 ) -> Answer:
+    fixed = tuple(dict.fromkeys((*_fixed(fields), *(one for one in params if one in chosen))))
     view, problem = None, None
     if complete(fields, params):
         try:
@@ -75,8 +84,8 @@ def _show(
         node=ui.services.nodes.get(ui.actor, ref),
         action=declared,
         # What the person did not choose in the table is what the form still asks.
-        asked=[field for field in fields if field.name not in _fixed(fields)],
-        fixed={name: params[name] for name in _fixed(fields) if name in params},
+        asked=[field for field in fields if field.name not in fixed],
+        fixed={name: params[name] for name in fixed if name in params},
         params=params,
         view=view,
         problem=problem or refusal,

@@ -5,10 +5,11 @@ from typing import Final
 from flask import Response, request
 from flask_babel import lazy_gettext
 
+from narthex_operator.errors import InvalidError
 from narthex_panel.live import Events
 from narthex_panel.node_frame import Frame, frame, query_state
 from narthex_panel.page import Answer, Page, Ui
-from narthex_panel.responses import see_other
+from narthex_panel.responses import reload_page, see_other
 from narthex_panel.streams import open_stream
 
 page: Final = Page(name="node", title=lazy_gettext("Node"), permission="node:read")
@@ -62,6 +63,28 @@ def live(ui: Ui, ref: str) -> Answer:
 def remove_form(ui: Ui, ref: str) -> Answer:
     """Ask for the node's name before its certificate is refused."""
     return ui.render("remove_node.html", node=ui.services.nodes.get(ui.actor, ref))
+
+
+@page.get("/nodes/<ref>/labels", permission="node:write")
+def labels_form(ui: Ui, ref: str) -> Answer:
+    """Show a node's group and labels, to be changed."""
+    node = ui.services.nodes.get(ui.actor, ref)
+    lines = "\n".join(f"{label}={value}" for label, value in sorted(node.labels.items()))
+    return ui.render("node_labels.html", node=node, group=node.group, labels=lines, problem=None)
+
+
+@page.post("/nodes/<ref>/labels", permission="node:write")
+def label(ui: Ui, ref: str) -> Answer:
+    """Give a node another group, or other labels."""
+    group, text = request.form.get("group", "").strip(), request.form.get("labels", "")
+    pairs = [line.partition("=") for line in text.splitlines() if line.strip()]
+    labels = {name.strip(): value.strip() for name, _, value in pairs}
+    try:
+        node = ui.services.nodes.label(ui.actor, ref, labels=labels, group=group)
+    except InvalidError as error:
+        node = ui.services.nodes.get(ui.actor, ref)
+        return ui.render("node_labels.html", node=node, group=group, labels=text, problem=error)
+    return reload_page(fragment=ui.is_fragment, path=f"/nodes/{node.name}/overview")
 
 
 def _parts(ui: Ui, found: Frame) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import Final
 from flask import request
 from flask_babel import lazy_gettext
 
+from narthex_exporter.actions import CATALOGUE
 from narthex_operator.services.views import RunView
 from narthex_panel.live import Events
 from narthex_panel.node_frame import frame
@@ -46,7 +47,7 @@ def of_node(ui: Ui, ref: str) -> Answer:
 def detail(ui: Ui, run_id: str) -> Answer:
     """Show one run."""
     run = ui.services.runs.get(ui.actor, run_id)
-    return ui.render("run.html", run=run, may_cancel=may_cancel(ui, run))
+    return ui.render("run.html", run=run, **rights(ui, run))
 
 
 @page.get("/live/runs/<run_id>")
@@ -63,7 +64,7 @@ def live(ui: Ui, run_id: str) -> Answer:
             ("run", run_id, ui.actor.grants), lambda: ui.services.runs.get(ui.actor, run_id)
         )
         over = run.state.final
-        html = ui.render("run_body.html", run=run, may_cancel=may_cancel(ui, run))
+        html = ui.render("run_body.html", run=run, **rights(ui, run))
         if html == sent:
             return {}
         sent = html
@@ -79,7 +80,11 @@ def cancel(ui: Ui, run_id: str) -> Answer:
     return reload_page(fragment=ui.is_fragment, path=f"/runs/{run_id}")
 
 
-def may_cancel(ui: Ui, run: RunView) -> bool:
-    """Tell whether a run can be cancelled by whoever asks."""
+def rights(ui: Ui, run: RunView) -> dict[str, bool]:
+    """Tell whether a run can be cancelled, or undone, by whoever asks."""
     allowed = ui.actor.may(f"action:{run.action}", danger=run.danger)
-    return allowed and not run.state.final
+    undo = run.undo.action if run.undo is not None else ""
+    return {
+        "may_cancel": allowed and not run.state.final,
+        "may_undo": undo in CATALOGUE and ui.may_run(undo),
+    }

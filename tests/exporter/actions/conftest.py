@@ -1,15 +1,33 @@
 """Facts as test cases pretend them."""
 # ruff: noqa: ARG002 - they keep to protocols whose arguments they need not all
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from typing import Any
 
+from narthex_exporter.contract.containerfacts import (
+    ComposeFile,
+    ContainerFact,
+    EngineFact,
+    ImageFact,
+    LimitsFact,
+    LogFact,
+    MountFact,
+    NetworkFact,
+    ProjectFact,
+    PublishedPort,
+    ServiceFact,
+    StatsFact,
+    UsageFact,
+    VolumeFact,
+)
 from narthex_exporter.contract.facts import (
     AccountFact,
     CalendarFact,
     ConditionFact,
     ConnectionFact,
+    FirewallSettings,
     HostFact,
     JournalLine,
     LimitFact,
@@ -25,6 +43,9 @@ from narthex_exporter.contract.facts import (
     UnitFile,
     Waiting,
 )
+from narthex_exporter.contract.steps import Outcome, RunProgram
+from narthex_exporter.sources.firewallrules import FirewallRules
+from narthex_exporter.sources.reachability import Layout
 
 _PROCESS = {
     "ppid": 1, "user": "alice", "uid": 1000, "comm": "sleep", "cmdline": "sleep\x00300",
@@ -162,6 +183,32 @@ class PretendedFiles:
         return sorted({rest.partition("/")[0] for rest in inside})
 
 
+def pretended_firewall(facts: dict[str, Any], files: PretendedFiles) -> FirewallRules:
+    """Give the real source over what nft is pretended to print, on a machine with two networks."""
+    text = "\n".join(facts.get("nft", ())) + "\n"
+    state = Outcome(code=0 if "firewalld" in facts else 127, output=facts.get("firewalld", ""))
+
+    def run(step: RunProgram) -> Outcome:
+        if step.argv[0] == "firewall-cmd":
+            return state
+        assert step.argv[0] == "nft"
+        return Outcome(code=0, output=text)
+
+    allowed = tuple((one[0], one[1]) for one in facts.get("always_allow", ()))
+    addresses = (("eth0", ip_address("10.0.0.1")), ("wan0", ip_address("203.0.113.1")))
+    routes = (("10.0.0.0/24", "eth0"), ("203.0.113.0/24", "wan0"), ("0.0.0.0/0", "wan0"))
+    return FirewallRules(
+        run=run,
+        files=files,
+        settings=lambda: FirewallSettings(always_allow=allowed, rollback_seconds=60.0),
+        layout=lambda: Layout(
+            addresses=addresses,
+            routes=tuple((ip_network(network), name) for network, name in routes),
+        ),
+        now=lambda: 1_800_000_000.0,
+    )
+
+
 @dataclass
 class PretendedAccounts:
     found: Mapping[str, AccountFact] = field(default_factory=dict)
@@ -186,6 +233,114 @@ class PretendedSupervisor:
 
 
 @dataclass
+class PretendedContainers:
+    found: list[ContainerFact] = field(default_factory=list)
+    told_images: list[ImageFact] = field(default_factory=list)
+    told_volumes: list[VolumeFact] = field(default_factory=list)
+    told_networks: list[NetworkFact] = field(default_factory=list)
+    told_projects: list[ProjectFact] = field(default_factory=list)
+    logged: list[LogFact] = field(default_factory=list)
+    told: dict[str, Any] = field(default_factory=dict)
+    why: str = ""
+    program: tuple[str, ...] = ("docker-compose",)
+
+    def unavailable(self) -> str:
+        return self.why
+
+    def problem(self, _engine: str) -> str:
+        return self.why
+
+    def engines(self) -> Sequence[EngineFact]:
+        return [EngineFact(name="docker", socket="/var/run/docker.sock", problem=self.why)]
+
+    def list(self) -> Sequence[ContainerFact]:
+        return self.found
+
+    def get(self, engine: str, name: str) -> ContainerFact | None:
+        mine = (one for one in self.found if one.engine == engine)
+        return next((one for one in mine if one.name == name), None)
+
+    def inspect(self, _engine: str, _name: str) -> Mapping[str, Any] | None:
+        return self.told
+
+    def images(self) -> Sequence[ImageFact]:
+        return self.told_images
+
+    def volumes(self, *, with_sizes: bool) -> Sequence[VolumeFact]:
+        del with_sizes
+        return self.told_volumes
+
+    def networks(self) -> Sequence[NetworkFact]:
+        return self.told_networks
+
+    def projects(self) -> Sequence[ProjectFact]:
+        return self.told_projects
+
+    def usage(self) -> Sequence[UsageFact]:
+        return []
+
+    def stats(self) -> Sequence[StatsFact]:
+        return []
+
+    def logs(
+        self, _engine: str, name: str, *, lines: int, since_seconds: float = 0.0
+    ) -> Sequence[LogFact]:
+        mine = [one for one in self.logged if one.container == name]
+        return [one for one in mine if one.at_seconds >= since_seconds][-lines:]
+
+    def follow_logs(
+        self, _engine: str, name: str, *, lines: int, cancelled: Callable[[], bool]
+    ) -> Iterator[LogFact]:
+        del cancelled
+        yield from self.logs(_engine, name, lines=lines)
+
+    def compose(self, _engine: str) -> tuple[str, ...]:
+        return self.program
+
+
+def pretended_containers(facts: dict[str, Any]) -> PretendedContainers:
+    """Build the facts of engines from a case: ``containers``, ``images``, ``volumes``…"""
+    docker = {"engine": "docker"}
+    return PretendedContainers(
+        found=[_container(raw) for raw in facts.get("containers", ())],
+        told_images=[ImageFact(**{**docker, **_tuples(raw)}) for raw in facts.get("images", ())],
+        told_volumes=[
+            VolumeFact(**{**docker, **_tuples(raw)}) for raw in facts.get("volumes", ())
+        ],
+        told_networks=[
+            NetworkFact(**{**docker, "id": "n1", **_tuples(raw)})
+            for raw in facts.get("networks", ())
+        ],
+        told_projects=[_project(raw) for raw in facts.get("projects", ())],
+        logged=[LogFact(**one) for one in facts.get("logs", ())],
+        told=facts.get("inspect", {}),
+        why=facts.get("containers_unavailable", ""),
+        program=tuple(facts.get("compose", ("docker-compose",))),
+    )
+
+
+def _container(raw: dict[str, Any]) -> ContainerFact:
+    fields = {"engine": "docker", "id": "c" * 64, "image": "web:1", **_tuples(raw)}
+    fields["ports"] = tuple(PublishedPort(**one) for one in fields.get("ports", ()))
+    fields["mounts"] = tuple(MountFact(**one) for one in fields.get("mounts", ()))
+    fields["limits"] = LimitsFact(**fields.get("limits", {}))
+    return ContainerFact(**fields)
+
+
+def _project(raw: dict[str, Any]) -> ProjectFact:
+    fields = {"engine": "docker", "working_dir": "/srv/shop", **raw}
+    fields["files"] = tuple(
+        ComposeFile(**one) for one in fields.get("files", ({"path": "/srv/shop/compose.yaml"},))
+    )
+    fields["services"] = tuple(ServiceFact(**_tuples(one)) for one in fields.get("services", ()))
+    return ProjectFact(**fields)
+
+
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(one) if isinstance(one, list) else one for key, one in raw.items()}
+
+
+@dataclass
 class PretendedFacts:
     processes: PretendedProcesses = field(default_factory=PretendedProcesses)
     units: PretendedUnits = field(default_factory=PretendedUnits)
@@ -195,6 +350,10 @@ class PretendedFacts:
     files: PretendedFiles = field(default_factory=PretendedFiles)
     accounts: PretendedAccounts = field(default_factory=PretendedAccounts)
     supervisor: PretendedSupervisor = field(default_factory=PretendedSupervisor)
+    containers: PretendedContainers = field(default_factory=PretendedContainers)
+    firewall: FirewallRules = field(
+        default_factory=lambda: pretended_firewall({}, PretendedFiles())
+    )
 
 
 def pretended(facts: dict[str, Any]) -> PretendedFacts:
@@ -205,6 +364,7 @@ def pretended(facts: dict[str, Any]) -> PretendedFacts:
         AccountFact(**{"gid": raw["uid"], **raw, "groups": tuple(raw.get("groups", ()))})
         for raw in facts.get("accounts", ())
     ]
+    files = PretendedFiles(dict(facts.get("files", {})))
     return PretendedFacts(
         processes=PretendedProcesses(
             [ProcessFact(**{**_PROCESS, **raw}) for raw in facts.get("processes", ())]
@@ -215,12 +375,14 @@ def pretended(facts: dict[str, Any]) -> PretendedFacts:
             [ListenerFact(**one) for one in facts.get("listeners", ())],
             [ConnectionFact(**one) for one in facts.get("connections", ())],
         ),
-        files=PretendedFiles(dict(facts.get("files", {}))),
+        files=files,
         accounts=PretendedAccounts({one.name: one for one in accounts}),
         supervisor=PretendedSupervisor(
             [ProgramFact(**one) for one in facts.get("programs", ())],
             facts.get("supervisor_unavailable", ""),
         ),
+        containers=pretended_containers(facts),
+        firewall=pretended_firewall(facts, files),
     )
 
 
@@ -231,7 +393,7 @@ def _units(facts: Mapping[str, Any]) -> PretendedUnits:
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()
         }
-        aliases = fields.pop("aliases", ())
+        aliases = fields.get("aliases", ())
         files = tuple(UnitFile(**one) for one in fields.pop("files", ()))
         conditions = tuple(ConditionFact(**one) for one in fields.pop("conditions", ()))
         properties = fields.pop("properties", {})

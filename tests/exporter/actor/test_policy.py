@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from tests.exporter.actor.conftest import Enrolled, Sleeper, running
 
 from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.actor.commands import actor
-from narthex_exporter.actor.policy import PolicyError, load_policy, parse_policy
+from narthex_exporter.actor.policy import Policy, PolicyError, load_policy, parse_policy
 from narthex_exporter.contract.tickets import Approval, Claims
 from narthex_exporter.errors import ConfigError
 
@@ -74,10 +75,9 @@ def test_off_is_a_word_and_not_false() -> None:
 PLAIN = {
     name
     for name, action in CATALOGUE.items()
-    if action.family in {"container", "process", "service"} and not action.root_equivalent
+    if action.family in {"process", "service"} and not action.root_equivalent
 }
 NOTICED = {
-    "container.exec",
     "process.restart", "process.signal", "process.start", "process.terminate",
     "service.create-timer", "service.edit-timer", "service.remove-timer", "service.restart",
     "service.stop",
@@ -117,6 +117,8 @@ def test_a_ceiling_bounds_the_danger_of_each_family(ceiling: str, allowed: set[s
         ("{deny: ['sshd*']}", "sshd.service", True),
         ("{deny: ['ssh.service']}", "sshd.service", True),
         ("{deny: ['ssh.service']}", "ssh.socket", True),
+        ("{deny: ['sshd.service']}", "ssh.service", True),
+        ("{deny: ['sshd.service']}", "ssh.socket", True),
         ("{allow: ['nginx.service']}", "nginx.service", False),
         ("{allow: ['nginx.service']}", "ssh.service", True),
         ("{allow: []}", "nginx.service", True),
@@ -244,3 +246,88 @@ def test_only_other_people_in_time_count_as_approvals(
         with pytest.raises(PolicyError, match="wants 2 other people to approve"):
             policy.judge_approvals(action, claims, now=NOW)
     policy.judge_approvals(CATALOGUE["process.renice"], claims, now=NOW)
+
+
+def test_the_summary_tells_every_section_as_the_file_writes_it() -> None:
+    text = (
+        BASE
+        + "service: {deny: ['ssh*'], allow: ['nginx.service']}\nprocess: {protect_users: [root]}\n"
+        + "rate: {disruptive: 10/min}\nrequire_approvals: {destructive: 2}\n"
+    )
+    told = parse_policy(text.encode(), name="test").summary()
+    assert told["service"] == {"deny": ["ssh*"], "allow": ["nginx.service"]}
+    assert told["process"]["protect_users"] == ["root"]
+    assert told["rate"] == {"disruptive": "10/min"}
+    assert told["require_approvals"] == {"destructive": 2}
+    assert told["danger"] == {"process": "disruptive", "service": "disruptive"}
+    sections = set(Policy.model_fields) - {"version"}
+    assert set(told) == sections
+
+
+def test_a_policy_is_told_to_programs_with_what_it_allows(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("version: 1\nmode: manage\ndanger: {process: reversible}\n")
+    done = CliRunner().invoke(actor, ["check-policy", "--json", str(file)])
+    told = json.loads(done.output)
+    assert {name for name, may in told["actions"].items() if may} == {"process.renice"}
+    assert set(told["actions"]) == set(CATALOGUE)
+
+
+def test_words_say_how_many_people_must_approve() -> None:
+    text = BASE + "require_approvals: {disruptive: 1, destructive: 2}\n"
+    lines = parse_policy(text.encode(), name="test").explain()
+    assert "What is disruptive needs the approval of one other person." in lines
+    assert "What is destructive needs the approval of 2 other people." in lines
+    assert "Of these, equal to root access: none." in lines
+
+
+@pytest.mark.parametrize(
+    ("lists", "params", "refused"),
+    [
+        ("{}", {"port": 22}, ""),
+        ("{deny_ports: [22/tcp]}", {"port": 22}, "firewall.deny_ports: 22/tcp"),
+        ("{deny_ports: [22]}", {"port": 22, "protocol": "udp"}, "firewall.deny_ports: 22"),
+        ("{deny_ports: [22/tcp]}", {"port": 22, "protocol": "udp"}, ""),
+        ("{deny_ports: [22/tcp]}", {"port": 20, "last_port": 30}, "firewall.deny_ports: 22/tcp"),
+        ("{allow_ports: ['80*', 443]}", {"port": 8080}, ""),
+        ("{allow_ports: ['80*', 443]}", {"port": 443, "protocol": "udp"}, ""),
+        ("{allow_ports: ['80*', 443]}", {"port": 22}, "firewall.allow_ports"),
+        ("{allow_ports: []}", {"port": 80}, "firewall.allow_ports"),
+    ],
+)
+def test_ports_are_judged_each(lists: str, params: dict[str, Any], refused: str) -> None:
+    text = f"version: 1\nmode: manage\ndanger: {{firewall: disruptive}}\nfirewall: {lists}"
+    policy = parse_policy(text.encode(), name="test")
+    action = CATALOGUE["firewall.open-port"]
+    given = action.params.model_validate(params)
+    if not refused:
+        policy.judge(action, given, pretended({}))
+        return
+    with pytest.raises(PolicyError) as error:
+        policy.judge(action, given, pretended({}))
+    assert refused in str(error.value)
+
+
+def test_what_concerns_every_port_needs_the_word_any() -> None:
+    action = CATALOGUE["firewall.set-default-policy"]
+    params = action.params.model_validate({"policy": "drop"})
+    base = "version: 1\nmode: manage\ndanger: {firewall: disruptive}\nfirewall: {allow_ports: "
+    parse_policy(f"{base}[any]}}".encode(), name="test").judge(action, params, pretended({}))
+    with pytest.raises(PolicyError, match="port any"):
+        parse_policy(f"{base}[80]}}".encode(), name="test").judge(action, params, pretended({}))
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("{always_allow: [{from: 10.0.0.1/8}]}", "firewall.always_allow.0.from"),
+        ("{always_allow: [{from: example.org}]}", "firewall.always_allow.0.from"),
+        ("{always_allow: [{from: 10.0.0.0/8, port: 0}]}", "firewall.always_allow.0.port"),
+        ("{rollback_seconds: 5}", "firewall.rollback_seconds"),
+        ("{rollback_seconds: 3600}", "firewall.rollback_seconds"),
+        ("{deny_port: []}", "firewall.deny_port"),
+    ],
+)
+def test_a_wrong_word_about_the_firewall_is_named(text: str, wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong.replace(".", r"\.")):
+        parse_policy(f"version: 1\nmode: manage\nfirewall: {text}".encode(), name="test")

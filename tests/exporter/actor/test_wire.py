@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from tests.exporter.actions.conftest import pretended
+from tests.exporter.actions.conftest import PretendedFacts, pretended
 
 from narthex_exporter.actions import CATALOGUE as ACTIONS
 from narthex_exporter.actor.engine import BusyError
@@ -38,6 +38,7 @@ from narthex_exporter.queries import CATALOGUE as QUERIES
 
 GOLDEN = Path(__file__).parents[2] / "wire" / "v1"
 RUN_ID = "019ab0c4-5f00-7000-8000-000000000001"
+COMMENT = f"n1 0a1b2c3d {RUN_ID} 1900000000 shop"
 FACTS = pretended(
     {
         "units": [
@@ -50,6 +51,39 @@ FACTS = pretended(
                 "required_by": ["app.service"],
                 "result": "success",
             }
+        ],
+        "listeners": [
+            {
+                "protocol": "tcp",
+                "address": "0.0.0.0",  # noqa: S104 - as it is told
+                "port": 80,
+                "pid": 4242,
+                "comm": "nginx",
+                "unit": "nginx.service",
+                "first_seen_seconds": 1767323045.0,
+            },
+        ],
+        "connections": [
+            {
+                "protocol": "tcp",
+                "local_address": "10.0.0.1",
+                "local_port": 80,
+                "peer_address": "10.0.0.9",
+                "peer_port": 40000,
+                "pid": 4242,
+                "comm": "nginx",
+                "unit": "nginx.service",
+            },
+        ],
+        "always_allow": [["10.0.0.5/32", 19100]],
+        "nft": [
+            "table inet narthex { # handle 1",
+            "\tchain guard { # handle 1",
+            "\t\ttype filter hook prerouting priority -150; policy accept;",
+            f'\t\tip saddr 10.0.0.0/24 tcp dport 80 accept comment "{COMMENT}" # handle 2',
+            '\t\tdrop comment "narthex default" # handle 3',
+            "\t}",
+            "}",
         ],
         "processes": [
             {
@@ -64,6 +98,28 @@ FACTS = pretended(
     }
 )
 NGINX = {"unit": "nginx.service"}
+CONTAINERS = pretended(
+    {
+        "containers": [
+            {
+                "name": "shop-web-1", "project": "shop", "service": "web",
+                "created_seconds": 1.7e9, "started_seconds": 1.7e9, "networks": ["shop_default"],
+                "ports": [{"protocol": "tcp", "port": 80, "host_address": "10.0.0.1",
+                           "host_port": 8080}],
+                "mounts": [{"kind": "volume", "source": "data", "target": "/d"}],
+            }
+        ],
+        "images": [{"id": "sha256:" + "1" * 64, "tags": ["web:1"], "used_by": ["shop-web-1"]}],
+        "volumes": [{"name": "data", "size_bytes": 10, "used_by": ["shop-web-1"]}],
+        "networks": [{"name": "shop_default", "subnets": ["172.20.0.0/16"]}],
+        "projects": [{"name": "shop", "services": [
+            {"name": "web", "containers": ["shop-web-1"], "running": 1}]}],
+        "files": {"/srv/shop/compose.yaml": "services: {}\n"},
+        "inspect": {"Config": {"Env": ["DB_PASSWORD=hunter2", "TZ=UTC"], "Cmd": ["web"]}},
+        "logs": [{"container": "shop-web-1", "stream": "stderr", "at_seconds": 1.7e9,
+                  "text": "hello"}],
+    }
+)  # fmt: skip
 
 
 class Now:
@@ -100,7 +156,9 @@ def manifest() -> Manifest:
         policy=policy.summary(),
         actions=tuple(describe_action(one) for _, one in sorted(ACTIONS.items())),
         queries=tuple(
-            describe_query(one, unavailable="systemd is not running" if one.needs else "")
+            describe_query(
+                one, unavailable="systemd is not running" if "systemd" in one.needs else ""
+            )
             for _, one in sorted(QUERIES.items())
         ),
     )
@@ -135,8 +193,13 @@ def run(state: RunState, output: str) -> Run:
     return execution.carry_out()
 
 
-def query(name: str, params: dict[str, Any]) -> Any:
-    return QUERIES[name].read(QUERIES[name].params.model_validate(params), FACTS)
+def query(name: str, params: dict[str, Any], facts: PretendedFacts = FACTS) -> Any:
+    return QUERIES[name].read(QUERIES[name].params.model_validate(params), facts)
+
+
+def told(name: str, **params: Any) -> Callable[[], BaseModel]:
+    """Ask a node with containers."""
+    return lambda: query(name, params, CONTAINERS)
 
 
 MESSAGES: dict[str, Callable[[], BaseModel]] = {
@@ -154,6 +217,19 @@ MESSAGES: dict[str, Callable[[], BaseModel]] = {
         InvalidError((FieldError(path="params.unit", message="Field required"),))
     ),
     "problem-refused": lambda: as_problem(RefusedError("nginx.service is masked", hint="unmask")),
+    "query-compose.file": told("compose.file", project="shop", file="/srv/shop/compose.yaml"),
+    "query-compose.get": told("compose.get", project="shop"),
+    "query-compose.list": told("compose.list"),
+    "query-container-network.list": told("container-network.list"),
+    "query-container.get": told("container.get", container="shop-web-1"),
+    "query-container.list": told("container.list"),
+    "query-container.logs": told("container.logs", containers=["shop-web-1"]),
+    "query-image.list": told("image.list"),
+    "query-volume.list": told("volume.list"),
+    "query-firewall.export": lambda: query("firewall.export", {}),
+    "query-firewall.get": lambda: query("firewall.get", {}),
+    "query-port.connections": lambda: query("port.connections", {}),
+    "query-port.list": lambda: query("port.list", {}),
     "query-host.info": lambda: query("host.info", {}),
     "query-process.get": lambda: query("process.get", {"pid": 4242}),
     "query-process.list": lambda: query("process.list", {}),

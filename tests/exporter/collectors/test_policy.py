@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.collectors import policy
 from narthex_exporter.collectors.scrape import look
 from narthex_exporter.collectors.spec import Node
@@ -42,10 +43,30 @@ def test_what_may_be_done_is_told_by_family(told: Callable[..., dict[str, float]
     assert found["narthex_policy_changed_timestamp_seconds"] > 1e9
 
 
+def test_each_action_is_told_and_the_file_is_named_by_its_hash(
+    told: Callable[..., dict[str, float]],
+) -> None:
+    found = told(f"{MANAGE}require_approvals: {{destructive: 2}}\n")
+    actions = {
+        name.split('"')[1]: value
+        for name, value in found.items()
+        if name.startswith("narthex_actor_action_allowed")
+    }
+    assert actions["process.renice"] == 1
+    assert actions["process.signal"] == actions["service.restart"] == 0
+    assert set(actions) == set(CATALOGUE)
+    assert found['narthex_policy_required_approvals{danger="destructive"}'] == 2
+    assert found['narthex_policy_required_approvals{danger="safe"}'] == 0
+    (before,) = (name for name in found if name.startswith("narthex_policy_info"))
+    (after,) = (name for name in told(MANAGE) if name.startswith("narthex_policy_info"))
+    assert before != after
+
+
 def test_where_nobody_may_act_nothing_is_allowed(told: Callable[..., dict[str, float]]) -> None:
     found = told(MANAGE.replace("manage", "read-only"))
     assert found['narthex_policy_mode{mode="read-only"}'] == 1
     assert found[allowed("process", "safe")] == 0
+    assert found['narthex_actor_action_allowed{action="process.renice"}'] == 0
 
 
 @pytest.mark.parametrize("text", ["version: 2\nmode: manage\n", "mode: [", "\0"])

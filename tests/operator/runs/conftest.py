@@ -1,18 +1,21 @@
 """The runs service with a real signer, a real node and a real database."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from narthex_exporter.contract.spec import Catalogue, Danger
 from narthex_operator.app import CATALOGUE
 from narthex_operator.db import Database
 from narthex_operator.security.signer_client import SignerClient
 from narthex_operator.services.access import local_actor
+from narthex_operator.services.approvals import ApprovalService
 from narthex_operator.services.audit import AuditLedger
+from narthex_operator.services.authority import Authority
 from narthex_operator.services.delivery import Delivery
 from narthex_operator.services.nodes import NodeService
 from narthex_operator.services.runs import RunService
@@ -30,6 +33,7 @@ class Desk:
     audit: AuditLedger
     delivery: Delivery
     runs: RunService
+    approvals: ApprovalService
 
     def events(self, run_id: str) -> list[str]:
         page = self.audit.list(ADMIN, run=run_id)
@@ -43,11 +47,22 @@ class Desk:
         return until(look, what="the run has ended")
 
 
-def make_desk(folder: Path, database: Database, signer: SignerClient) -> Desk:
+def make_desk(
+    folder: Path,
+    database: Database,
+    signer: SignerClient,
+    *,
+    catalogue: Catalogue = CATALOGUE,
+    require: Mapping[Danger, int] | None = None,
+    ssh_port: int = 22,
+) -> Desk:
     audit = AuditLedger(database=database, signer=signer)
     client = node_client(folder, signer)
     client.audit_head = audit.head
-    delivery = Delivery(database=database, audit=audit, nodes=client)
+    authority = Authority(catalogue=catalogue, require=require or {})
+    delivery = Delivery(
+        database=database, audit=audit, nodes=client, authority=authority, ssh_port=ssh_port
+    )
     nodes = NodeService(
         database=database,
         audit=audit,
@@ -62,9 +77,13 @@ def make_desk(folder: Path, database: Database, signer: SignerClient) -> Desk:
         client=client,
         audit=audit,
         delivery=delivery,
-        catalogue=CATALOGUE,
+        catalogue=catalogue,
+        authority=authority,
     )
-    return Desk(database, audit, delivery, runs)
+    approvals = ApprovalService(
+        database=database, audit=audit, delivery=delivery, authority=authority
+    )
+    return Desk(database, audit, delivery, runs, approvals)
 
 
 @pytest.fixture

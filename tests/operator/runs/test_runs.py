@@ -1,5 +1,7 @@
 """Plan, run, result on a real node; and every way in which it can be said no."""
 
+import http.client
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
@@ -12,7 +14,9 @@ from sqlalchemy import select, update
 
 from narthex_exporter.contract.spec import Danger
 from narthex_exporter.contract.wire import RunState, new_run_id
-from narthex_operator.clients.node import NotUnderstoodError
+from narthex_exporter.transport.identity import node_dns_name
+from narthex_exporter.transport.tls import client_context
+from narthex_operator.clients.node import NotUnderstoodError, operator_files
 from narthex_operator.db.models import AuditEntry, Node, RunRow
 from narthex_operator.errors import (
     ConflictError,
@@ -80,6 +84,33 @@ def test_what_can_be_done_on_a_node_is_told_with_reasons(desk: Any, node: RealNo
     assert on.off_reason == ""
     assert on.actions[NAME] == ""
     assert on.policy["mode"] == "manage"
+
+
+@pytest.mark.parametrize("mode", ["read-only", "off"])
+def test_25_metrics_go_on_where_the_node_s_policy_lets_nobody_act(
+    desk: Any, node: RealNode, victim: dict[str, int], tmp_path: Path, mode: str
+) -> None:
+    (node.folder / "policy.yaml").write_text(f"version: 1\nmode: {mode}\n")
+    with node.actor():
+        for call in (
+            lambda: planned(desk, signal(victim)),
+            lambda: submit(desk, signal(victim), "0" * 64),
+        ):
+            with pytest.raises((ConflictError, NodeProblemError)):
+                call()
+        assert (desk.runs.actor_of(ADMIN, "web-1").off_reason, desk.runs.list(ADMIN)) == ("", [])
+        context = client_context(operator_files(tmp_path / "operator-pki"))
+        host, _, port = node.address.rpartition(":")
+        name = node_dns_name(desk.runs.client.cluster, node.id)
+        connection = http.client.HTTPConnection(host, int(port))
+        with (
+            socket.create_connection((host, int(port)), timeout=5) as raw,
+            context.wrap_socket(raw, server_hostname=name) as connection.sock,
+        ):
+            connection.request("GET", "/metrics")
+            reply = connection.getresponse()
+            assert (reply.status, b"node_load1 " in reply.read()) == (200, True)
+    assert Path(f"/proc/{victim['pid']}").exists()
 
 
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [

@@ -14,6 +14,7 @@ class Node(Base):
     ``generation`` counts its certificates, 0 before the first; ``csr_hash`` and
     ``certificate`` are the newest one's, so that a lost reply can be repeated. A node is
     *pending* while ``approved_at`` is empty, *locked* while ``locked_reason`` is not.
+    ``ceiling`` narrows what may be sent to it: the worst danger, or ``off``, by family.
     """
 
     __tablename__ = "nodes"
@@ -31,6 +32,7 @@ class Node(Base):
     name: Mapped[str] = mapped_column(String(63))
     address: Mapped[str] = mapped_column(String(64))
     group: Mapped[str] = mapped_column("group_name", String(63), default="")
+    labels: Mapped[dict[str, str]] = mapped_column(default=dict, server_default="{}")
     added_at: Mapped[datetime]
     enrolled_at: Mapped[datetime | None]
     approved_at: Mapped[datetime | None]
@@ -44,6 +46,7 @@ class Node(Base):
     certificate_not_after: Mapped[datetime | None]
     fingerprint: Mapped[str] = mapped_column(String(200), default="")
     actor_instance: Mapped[str] = mapped_column(String(64), default="")
+    ceiling: Mapped[dict[str, str]] = mapped_column(default=dict, server_default=text("'{}'"))
 
 
 class JoinTokenRow(Base):

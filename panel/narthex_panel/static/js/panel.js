@@ -3,6 +3,7 @@ import { nodesFrom, text } from "./dom.js";
 import * as live from "./live.js";
 import * as refresh from "./refresh.js";
 import * as stream from "./stream.js";
+import * as select from "./select.js";
 import * as tables from "./tables.js";
 import * as times from "./times.js";
 
@@ -98,4 +99,5 @@ document.addEventListener("change", (event) => {
 
 document.querySelector(".tab.is-active")?.scrollIntoView({ block: "nearest", inline: "center" });
 times.start();
+select.start();
 attach(document);

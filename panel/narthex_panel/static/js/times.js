@@ -37,6 +37,8 @@ function show(element) {
   if (mode === "ago") {
     const seconds = (Date.now() - at.getTime()) / 1000;
     value = document.body.dataset.textAgo.replace("{age}", age(seconds));
+  } else if (mode === "left") {
+    value = age((at.getTime() - Date.now()) / 1000);
   } else if (mode === "short") {
     value = isToday(at) ? clock.format(at) : `${day.format(at)}, ${clock.format(at)}`;
   } else if (mode === "precise") {
@@ -56,6 +58,6 @@ export function start() {
   localise();
   document.querySelectorAll("[data-zone]").forEach((element) => { element.textContent = zone(); });
   setInterval(() => {
-    if (!document.hidden) document.querySelectorAll('time[data-time="ago"]').forEach(show);
+    if (!document.hidden) document.querySelectorAll('time[data-time="ago"], time[data-time="left"]').forEach(show);
   }, 1000);
 }

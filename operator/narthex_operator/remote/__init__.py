@@ -1,0 +1,1 @@
+"""Commands that ask an operator over its API, from wherever a person sits."""
