@@ -111,7 +111,7 @@ def free_text(schema: dict[str, Any]) -> bool:
     """Tell whether a field takes a string of a person's choice, or a list of them."""
     if schema.get("type") == "array":
         return free_text(schema.get("items", {}))
-    return schema.get("type") == "string" and "enum" not in schema and schema["pattern"] != "^$"
+    return schema.get("type") == "string" and "enum" not in schema
 
 
 def places() -> Iterator[Place]:
