@@ -72,13 +72,21 @@ class Jobs:
 
 @contextlib.contextmanager
 def held(folder: Path, run_id: str) -> Iterator[IO[bytes]]:
-    """Hold a run's lock for the life of its job. Raises ConfigError where another does."""
-    with (folder / run_id).open("w+b") as file:
+    """Hold a run's lock for the life of its job. Raises ConfigError where another has it.
+
+    The file stands there only once it is locked: an actor that looked in between would take the
+    job for dead, or hold the lock itself for the moment in which the job wants it.
+    """
+    fresh = folder / f".{run_id}.{os.getpid()}"
+    with fresh.open("w+b") as file:
         os.fchmod(file.fileno(), 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            (folder / run_id).hardlink_to(fresh)
+        except FileExistsError as error:
             raise ConfigError(f"run {run_id} is being carried out already") from error
+        finally:
+            fresh.unlink()
         yield file
 
 
