@@ -3,7 +3,6 @@
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,34 +90,29 @@ def load_authority(node_dir: Path, state_dir: Path) -> Authority:
 class LiveAuthority:
     """The authority as its files say it now: a newer document of keys is taken as it comes.
 
-    The exporter, which fetches it, needs no right to signal us. One look a second at the file's
-    state is the most that requests cost; what is wrong or older keeps what was in use.
+    The exporter, which fetches it, needs no right to signal us. Each request costs a look at the
+    file's state, a hundredth of what its ticket costs; what is wrong or older keeps what was in
+    use.
     """
 
     node_dir: Path
     state_dir: Path
     changed: Callable[[Authority], None] = lambda _authority: None
-    look_seconds: float = 1.0
-    clock: Callable[[], float] = time.monotonic
     _present: Authority = field(init=False)
     _stamp: tuple[int, int, int] = field(init=False)
-    _looked_at: float = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
-        self._looked_at, self._stamp = self.clock(), self._state()
+        self._stamp = self._state()
         self._present = load_authority(self.node_dir, self.state_dir)
 
     def get(self) -> Authority:
         """Give the authority, read anew if the file of keys is not as it was. Never raises."""
         with self._lock:
-            now = self.clock()
-            if now - self._looked_at >= self.look_seconds:
-                self._looked_at = now
-                stamp = self._state()
-                if stamp != self._stamp:
-                    self._stamp = stamp
-                    self._read()
+            stamp = self._state()
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._read()
             return self._present
 
     def reload(self) -> None:

@@ -105,8 +105,9 @@ def test_older_keys_are_refused_also_after_a_restart(enrolled: Enrolled) -> None
 def test_newer_keys_are_taken(enrolled: Enrolled) -> None:
     with running(enrolled) as rig:
         enrolled.kid = "k2"
-        enrolled.write_keys(version=2)
         assert rig.client.query("host.info").status == 401
+        enrolled.write_keys(version=2)
+        assert rig.client.query("host.info").status == 200
         rig.actor.reload()
         assert rig.client.query("host.info").status == 200
 
