@@ -101,7 +101,16 @@ class ProcessParams(Params):
             yield Target("unit", (found.owner_unit,), why, by_the_way=True)
         if found.owner_container:
             why = f"process {self.pid} runs in it"
-            yield Target("container", (found.owner_container,), why, by_the_way=True)
+            names = _container_names(found.owner_container, facts)
+            yield Target("container", names, why, by_the_way=True)
+
+
+def _container_names(id_: str, facts: Facts) -> tuple[str, ...]:
+    """Give a container's id with the names that its engine knows it by, which policies name."""
+    if facts.containers.unavailable():
+        return (id_,)
+    found = (one.name for one in facts.containers.list() if one.id.startswith(id_))
+    return (id_, *found)
 
 
 class SignalParams(ProcessParams):

@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -20,7 +19,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _LOOK_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
-_PARALLEL: Final = 16
 _CANCELLED: Final = 130
 _ENDS: Final = frozenset({"succeeded", "failed", "cancelled", "halted"})
 _WAITING: Final = frozenset(
@@ -184,17 +182,11 @@ def query(
     """
     api = make_api(url, ca)
     nodes = api.call("GET", "/targets", query={"on": selector})["items"]
-
-    def ask(node: str) -> tuple[str, Any, str]:
-        try:
-            # Each thread has a connection of its own.
-            one = Api(url=api.url, token=api.token, ca=api.ca)
-            return node, one.call("POST", f"/nodes/{node}/queries/{query}", {"params": params}), ""
-        except ApiError as error:
-            return node, None, str(error)
-
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        answers = list(pool.map(ask, nodes))
+    found = api.call("POST", f"/queries/{query}", {"nodes": nodes, "params": params})
+    answers: list[tuple[str, Any, str]] = [
+        (node, group["result"], "") for group in found["groups"] for node in group["nodes"]
+    ]
+    answers += [(one["node_name"], None, one["error"]) for one in found["failures"]]
     if as_json:
         click.echo(json.dumps({
             node: {"error": error} if error else {"result": result}

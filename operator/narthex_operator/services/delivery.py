@@ -30,7 +30,8 @@ from narthex_operator.services.run_rows import asker_of, copy_into, ref_of, requ
 
 log = logging.getLogger(__name__)
 
-WORKERS: Final = 8
+# A wave of a fleet run comes at once; a node that is dead holds one of them for seconds.
+WORKERS: Final = 24
 # A row that is older than this and was never marked as sent belongs to nobody any more.
 _FORGOTTEN: Final = timedelta(seconds=30)
 _LEEWAY: Final = timedelta(seconds=LEEWAY_SECONDS)

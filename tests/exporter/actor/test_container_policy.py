@@ -104,3 +104,28 @@ def test_the_policy_says_so_in_words() -> None:
     assert "Containers, volumes, networks and projects, these only: web." in told
     assert "Containers, volumes, networks and projects denied: db." in told
     assert "Images may come from: r.example.org/." in told
+
+
+@pytest.mark.parametrize(
+    ("section", "is_allowed"),
+    [
+        (b"{}", True),
+        (b"{deny: ['db*']}", False),
+        (b"{deny: [bbbbbbbbbbbb]}", False),
+        (b"{deny: ['web*']}", True),
+        (b"{allow: [web-1]}", True),
+    ],
+)
+def test_the_processes_of_a_protected_container_are_protected_by_its_name(
+    section: bytes, *, is_allowed: bool
+) -> None:
+    text = b"version: 1\nmode: manage\ndanger: {process: disruptive}\ncontainer: " + section
+    policy, action = parse_policy(text, name="p"), CATALOGUE["process.signal"]
+    inside = {"pid": 42, "start_ticks": 7, "owner_container": "b" * 12}
+    facts = pretended({**FACTS, "processes": [inside]})
+    params = action.params.model_validate({"pid": 42, "start_ticks": 7})
+    if is_allowed:
+        policy.judge(action, params, facts)
+    else:
+        with pytest.raises(PolicyError, match="process 42 runs in it"):
+            policy.judge(action, params, facts)
