@@ -61,7 +61,15 @@ mode: manage
 danger:
   process: disruptive
   service: disruptive
+  supervisor: disruptive
+  container: disruptive
+  image: disruptive
+  volume: reversible
+  container-network: disruptive
 root_equivalent: []
+# The firewall stays as it is until you say from where you administer this machine:
+#   danger: {{firewall: disruptive}}
+#   firewall: {{always_allow: [{{from: 192.0.2.0/24}}]}}
 """
 
 
