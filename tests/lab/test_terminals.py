@@ -35,6 +35,7 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     with engine(tmp_path_factory.mktemp("docker")) as one:
         run = ("run", "--detach", "--network=none", "--init")
         one.run(*run, "--name=web", IMAGE, "sleep", "1000")
+        one.run(*run, "--name=host", "--pid=host", "--volume=/:/node:ro", IMAGE, "sleep", "1000")
         one.run("create", "--name=still", "--network=none", IMAGE, "sleep", "1000")
         yield one
 
@@ -248,6 +249,15 @@ def test_31_what_the_policy_forbids_is_refused_and_written_down(desk: Desk, poli
     desk.rig.actor.reload()
     assert desk.refused() == (403, "policy-refused")
     assert desk.rows("request.refused")[-1]["act"] == "container.exec"
+
+
+def test_a_container_that_has_the_node_is_root_and_must_be_named_so(desk: Desk) -> None:
+    assert desk.refused(container="host") == (403, "policy-refused")
+    (row,) = desk.rows("request.refused")
+    assert "it sees the node's processes, it has the node's files" in row["detail"]
+    desk.rig.enrolled.write_policy(f"{POLICY}root_equivalent: [container.exec]\n")
+    desk.rig.actor.reload()
+    desk.open(container="host")
 
 
 def test_31_only_so_many_are_open_on_a_node_and_by_one_user(desk: Desk) -> None:

@@ -43,8 +43,11 @@ class ExecParams(Params):
 
     @override
     def targets(self, facts: Facts) -> Iterable[Target]:
-        for engine in EngineName:
-            yield from container_targets(facts, engine, self.container)
+        yield Target("container", (self.container,))
+        # Of whichever engine it is: one that does not answer has none to enter either.
+        for one in facts.containers.list():
+            if self.container in {one.name, one.id, one.id[:12]}:
+                yield from container_targets(facts, EngineName(one.engine), one.name)
 
 
 @action(

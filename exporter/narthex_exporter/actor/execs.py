@@ -23,6 +23,11 @@ SOCKETS: Final = (
     Path("/var/run/docker.sock"),
     Path("/run/podman/podman.sock"),
 )
+# To write there is to be root: see SECURITY.md's rule about what equals it.
+_OF_THE_NODE: Final = frozenset(
+    {"/", "/etc", "/root", "/usr", "/bin", "/sbin", "/lib", "/boot", "/dev", "/proc", "/sys",
+     "/var", "/var/lib", "/var/run", "/run", "/home"}
+)  # fmt: skip
 _REPLY_BYTES: Final = 4 << 20
 _HEAD_BYTES: Final = 16 * 1024
 _CALL_SECONDS: Final = 5.0
@@ -31,11 +36,15 @@ _MESSAGE_CHARACTERS: Final = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """A running container, and the socket of the engine that runs it."""
+    """A running container, and the socket of the engine that runs it.
+
+    ``root_by`` says by what whoever is in it is root on the node; empty where nothing is known.
+    """
 
     engine: Path
     id: str
     name: str
+    root_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +128,29 @@ def _container(path: Path, name: str, found: dict[str, Any]) -> Container:
         engine=path,
         id=str(found.get("Id", ""))[:64],
         name=str(found.get("Name", "")).removeprefix("/")[:128],
+        root_by=_root_by(found),
     )
+
+
+def _root_by(found: dict[str, Any]) -> str:
+    """Say what in a container's making gives its inmates the node."""
+    made = found.get("HostConfig")
+    made = made if isinstance(made, dict) else {}
+    mounts = found.get("Mounts")
+    sources = {
+        str(one.get("Source", "")).rstrip("/") or "/"
+        for one in (mounts if isinstance(mounts, list) else ())
+        if isinstance(one, dict) and one.get("Type") == "bind"
+    }
+    reasons = {
+        "it is privileged": bool(made.get("Privileged")),
+        "it sees the node's processes": made.get("PidMode") == "host",
+        "it has capabilities added": bool(made.get("CapAdd")),
+        "it has devices of the node": bool(made.get("Devices")),
+        "it has the node's files": bool(sources & _OF_THE_NODE)
+        or any(one.endswith(("docker.sock", "podman.sock")) for one in sources),
+    }
+    return ", ".join(reason for reason, holds in reasons.items() if holds)
 
 
 def _attach(path: Path, key: str) -> tuple[socket.socket, bytes]:

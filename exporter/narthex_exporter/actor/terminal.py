@@ -85,6 +85,11 @@ class Terminals:
         # By its other name it is the same container: both must be allowed.
         named = params.model_copy(update={"container": found.name or params.container})
         self.engine.policy.judge(EXEC, named, self.engine.facts)
+        if found.root_by and NAME not in self.engine.policy.root_equivalent:
+            raise PolicyError(
+                f"a terminal in {found.name} equals root on this node: {found.root_by}",
+                hint=f"its owner lists {NAME} under `root_equivalent` in the policy file",
+            )
         return found
 
     @contextlib.contextmanager
