@@ -182,6 +182,10 @@ def test_32_closing_ends_what_was_started(desk: Desk, command: str) -> None:
     time.sleep(0.3)
     talk.sock.close()
     assert desk.only_the_container_s_own_is_left(seconds=10)
+    deadline = time.monotonic() + 5
+    while not desk.rows("terminal.closed"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert desk.rows("terminal.closed")[0]["bytes_in"] > 0
 
 

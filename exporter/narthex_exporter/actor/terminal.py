@@ -80,11 +80,13 @@ class Terminals:
 
     def admit(self, params: ExecParams) -> Container:
         """Find the container that may be entered. Raises PolicyError and others."""
-        self.engine.policy.judge(EXEC, params, self.engine.facts)
+        self.engine.policy.judge_action(EXEC)
+        # First, as an engine that hangs is waited for here alone.
         found = execs.find(params.container, sockets=self.sockets)
         # By its other name it is the same container: both must be allowed.
-        named = params.model_copy(update={"container": found.name or params.container})
-        self.engine.policy.judge(EXEC, named, self.engine.facts)
+        for name in {params.container, found.name or params.container}:
+            named = params.model_copy(update={"container": name})
+            self.engine.policy.judge(EXEC, named, self.engine.facts)
         if found.root_by and NAME not in self.engine.policy.root_equivalent:
             raise PolicyError(
                 f"a terminal in {found.name} equals root on this node: {found.root_by}",
