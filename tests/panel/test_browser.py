@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 from tests.panel.fakes import World, services
 from tests.panel.webapp import make_app
 from typing_extensions import override
@@ -174,7 +181,7 @@ def test_the_fleet_changes_in_place_and_holds_still_under_the_pointer(
     page.get_by_placeholder("Filter nodes").fill("web")
     page.wait_for_url("**/?sort=cpu&dir=desc&q=web")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('tr[data-row]:not([hidden])').length === 2")
+    expect(page.locator("tr[data-row]:not([hidden])")).to_have_count(2)
     assert site.complaints == []
 
 
@@ -329,9 +336,7 @@ def test_selected_nodes_stay_selected_while_rows_are_refreshed(
     page.get_by_label("Select cache-1").check()
     site.world.cpu += 0.02
     page.mouse.move(0, 0)
-    page.wait_for_function(
-        "document.querySelector('[data-text*=cache-1]').innerText.includes('6%')"
-    )
+    expect(page.locator("[data-text*=cache-1]")).to_contain_text("6%")
     assert page.locator("[data-select]:checked").count() == 2
     page.get_by_role("button", name="Run on selected").click()
     page.wait_for_selector("#fleet-action")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 from tests.panel.fake_runs import process
 from tests.panel.fakes import World, services
 from tests.panel.test_browser import CHROMIUM, FLAGS, HOSTILE, Site
@@ -103,7 +103,7 @@ def test_processes_change_in_place_and_hold_still_under_the_pointer(
     assert page.locator("tr.is-gone").count() > 3
     page.evaluate("document.activeElement.blur()")
     page.mouse.move(0, 0)
-    page.wait_for_function("document.querySelectorAll('tr[data-row]').length === 2")
+    expect(page.locator("tr[data-row]")).to_have_count(2)
     assert rows.first.get_attribute("data-row") == "99-9900"
     assert page.evaluate("window.pwned") is None
     assert site.complaints == []

@@ -13,7 +13,7 @@ from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.plans import Plan, make_plan
 from narthex_exporter.actor.runner import Runner
 from narthex_exporter.actor.systemd import SystemdCaller
-from narthex_exporter.contract.facts import FirewallSettings
+from narthex_exporter.contract.firewallfacts import FirewallSettings
 from narthex_exporter.contract.wire import Run, RunState, StepRecord, new_run_id
 from narthex_exporter.queries import CATALOGUE as QUERIES
 from narthex_exporter.sources.containerengines import DOCKER, PODMAN, ContainerEngines

@@ -35,7 +35,8 @@ from narthex_exporter.actions.firewallparams import (
 from narthex_exporter.actions.firewalltable import FILE, NONE, UNIT, OwnRule, own_rules, script
 from narthex_exporter.actions.firewallufw import all_own
 from narthex_exporter.contract.errors import RefusedError
-from narthex_exporter.contract.facts import Facts, FirewallView, ListenerFact
+from narthex_exporter.contract.facts import Facts, ListenerFact
+from narthex_exporter.contract.firewallfacts import FirewallView
 from narthex_exporter.contract.spec import Aftermath, Danger, Planned, action
 from narthex_exporter.contract.steps import Confirm, Note, RunProgram, Undo
 

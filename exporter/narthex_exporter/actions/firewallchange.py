@@ -20,7 +20,8 @@ from narthex_exporter.actions.firewalltable import (
 )
 from narthex_exporter.actions.firewallufw import all_own
 from narthex_exporter.contract.errors import RefusedError
-from narthex_exporter.contract.facts import Facts, FirewallView
+from narthex_exporter.contract.facts import Facts
+from narthex_exporter.contract.firewallfacts import FirewallView
 from narthex_exporter.contract.spec import Planned
 from narthex_exporter.contract.steps import (
     Confirm,

@@ -6,7 +6,8 @@ from typing import Final
 
 from narthex_exporter.actions.firewalltable import OwnRule
 from narthex_exporter.contract.errors import RefusedError
-from narthex_exporter.contract.facts import ConnectionFact, Facts, FirewallView
+from narthex_exporter.contract.facts import ConnectionFact, Facts
+from narthex_exporter.contract.firewallfacts import FirewallView
 from narthex_exporter.contract.spec import Planned
 from narthex_exporter.contract.steps import Note
 

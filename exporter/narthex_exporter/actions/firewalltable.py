@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from narthex_exporter.contract.facts import FirewallRuleFact, FirewallSettings
+from narthex_exporter.contract.firewallfacts import FirewallRuleFact, FirewallSettings
 from narthex_exporter.contract.steps import RUN
 
 FILE: Final = "/etc/nftables.d/narthex.nft"

@@ -5,7 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from narthex_exporter.actions.firewalltable import OwnRule, own_rules
-from narthex_exporter.contract.facts import Facts, FirewallRuleFact, FirewallSettings, FirewallView
+from narthex_exporter.contract.facts import Facts
+from narthex_exporter.contract.firewallfacts import (
+    FirewallRuleFact,
+    FirewallSettings,
+    FirewallView,
+)
 from narthex_exporter.contract.steps import RemoveFile, RunProgram, WriteFile
 
 # All that ufw keeps of what its commands change.

@@ -6,7 +6,6 @@ from narthex_exporter.contract.containerfacts import ContainerFacts
 from narthex_exporter.contract.facts import (
     AccountFacts,
     FileFacts,
-    FirewallFacts,
     HostFacts,
     ProcessFacts,
     SessionFacts,
@@ -14,6 +13,7 @@ from narthex_exporter.contract.facts import (
     SupervisorFacts,
     UnitFacts,
 )
+from narthex_exporter.contract.firewallfacts import FirewallFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

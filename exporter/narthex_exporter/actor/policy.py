@@ -23,7 +23,8 @@ from typing_extensions import override
 
 from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.contract.errors import RefusedError
-from narthex_exporter.contract.facts import Facts, FirewallSettings
+from narthex_exporter.contract.facts import Facts
+from narthex_exporter.contract.firewallfacts import FirewallSettings
 from narthex_exporter.contract.spec import Action, Danger, Params, Target
 from narthex_exporter.contract.tickets import LEEWAY_SECONDS, Claims
 from narthex_exporter.errors import ConfigError

@@ -5,7 +5,8 @@ from typing import Final
 
 from pydantic import AwareDatetime
 
-from narthex_exporter.contract.facts import Facts, FirewallRuleFact
+from narthex_exporter.contract.facts import Facts
+from narthex_exporter.contract.firewallfacts import FirewallRuleFact
 from narthex_exporter.contract.spec import QueryParams, Result, query
 
 _MOST_RULES: Final = 2000

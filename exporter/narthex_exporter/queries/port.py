@@ -6,14 +6,8 @@ from typing import Annotated, Final
 
 from pydantic import AwareDatetime, Field
 
-from narthex_exporter.contract.facts import (
-    ConnectionFact,
-    Facts,
-    FirewallRuleFact,
-    FirewallView,
-    ListenerFact,
-    ReachFact,
-)
+from narthex_exporter.contract.facts import ConnectionFact, Facts, ListenerFact
+from narthex_exporter.contract.firewallfacts import FirewallRuleFact, FirewallView, ReachFact
 from narthex_exporter.contract.spec import QueryParams, Result, query
 from narthex_exporter.errors import UnavailableError
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from narthex_exporter.contract.facts import FirewallPolicyFact, FirewallRuleFact
+from narthex_exporter.contract.firewallfacts import FirewallPolicyFact, FirewallRuleFact
 from narthex_exporter.sources.nftparse import (
     OWN_COMMENT,
     ChainKey,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from narthex_exporter.contract.facts import (
-    FileFacts,
+from narthex_exporter.contract.facts import FileFacts
+from narthex_exporter.contract.firewallfacts import (
     FirewallBackendFact,
     FirewallPolicyFact,
     FirewallRuleFact,

@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from narthex_exporter.contract.facts import ReachFact, VerdictFact
+from narthex_exporter.contract.firewallfacts import ReachFact, VerdictFact
 from narthex_exporter.sources.nftparse import Ruleset
 from narthex_exporter.sources.nftwalk import Address, End, Packet, Walk, spans
 

@@ -27,7 +27,6 @@ from narthex_exporter.contract.facts import (
     CalendarFact,
     ConditionFact,
     ConnectionFact,
-    FirewallSettings,
     HostFact,
     JournalLine,
     LimitFact,
@@ -43,6 +42,7 @@ from narthex_exporter.contract.facts import (
     UnitFile,
     Waiting,
 )
+from narthex_exporter.contract.firewallfacts import FirewallSettings
 from narthex_exporter.contract.steps import Outcome, RunProgram
 from narthex_exporter.sources.firewallrules import FirewallRules
 from narthex_exporter.sources.reachability import Layout

@@ -12,7 +12,7 @@ from tests.exporter.sources.namespaces import LAN, WAN, Town, exists, town
 from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.actor.plans import Plan, make_plan
 from narthex_exporter.contract.errors import RefusedError
-from narthex_exporter.contract.facts import FirewallSettings
+from narthex_exporter.contract.firewallfacts import FirewallSettings
 from narthex_exporter.contract.steps import Guard, Outcome, RunProgram, Step, for_run
 from narthex_exporter.sources.firewallrules import FirewallRules
 from narthex_exporter.sources.nftparse import LIST

@@ -16,7 +16,7 @@ from tests.exporter.sources.namespaces import HOLD, exists
 
 from narthex_exporter.actions import CATALOGUE
 from narthex_exporter.actor.plans import Plan, make_plan
-from narthex_exporter.contract.facts import FirewallSettings
+from narthex_exporter.contract.firewallfacts import FirewallSettings
 from narthex_exporter.contract.steps import (
     Guard,
     Outcome,

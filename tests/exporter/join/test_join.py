@@ -338,4 +338,5 @@ def test_older_keys_do_not_cost_a_node_its_certificate(
     renew(State(folder=joined))
     assert certificate(joined) != before
     assert path.read_bytes() == kept
-    assert [record.message for record in caplog.records] == ["keys.not-kept"]
+    told = [one.message for one in caplog.records if one.message.startswith("keys.")]
+    assert told == ["keys.not-kept"]
