@@ -295,9 +295,9 @@ class ContainerFacts(Protocol):
         ...
 
     def follow_logs(
-        self, engine: str, name: str, *, lines: int, cancelled: Callable[[], bool]
+        self, engine: str, name: str, *, since_seconds: float, cancelled: Callable[[], bool]
     ) -> Iterator[LogFact]:
-        """Give the last lines and then each new one, until cancelled or the container ends."""
+        """Give the lines since a moment and then each new one, until cancelled or it ends."""
         ...
 
     def compose(self, engine: str) -> tuple[str, ...]:
