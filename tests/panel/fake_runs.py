@@ -108,7 +108,9 @@ class FakeRuns:
                 for name in CATALOGUE
             },
             queries={name: why if "service" in name else "" for name in QUERIES},
-            follows={"process.top": "", "service.journal": why} if self.world.follows else {},
+            follows={"container.logs": "", "process.top": "", "service.journal": why}
+            if self.world.follows
+            else {},
         )
 
     def query(

@@ -6,7 +6,7 @@ from typing import Any, Final
 from flask import request
 from flask_babel import lazy_gettext
 
-from narthex_panel.node_frame import blocked, frame, query_state
+from narthex_panel.node_frame import blocked, followed, frame, query_state
 from narthex_panel.page import Answer, Page, Ui
 
 page: Final = Page(
@@ -65,22 +65,27 @@ def show(ui: Ui, ref: str) -> Answer:
 
 @page.get("/nodes/<ref>/containers/<engine>/<name>", permission="query:container.get")
 def detail(ui: Ui, ref: str, engine: str, name: str) -> Answer:
-    """Show one container with what it wrote last, or what of that holds a text."""
+    """Show one container with what it writes, or what of that holds a text."""
     found = frame(ui, ref, "containers")
     state = query_state(ui, ref, "container.get", {"engine": engine, "container": name})
     match = request.args.get("q", "")[:_MATCH_CHARACTERS]
     lines = request.args.get("lines", LINES[0], type=int)
     lines = lines if lines in LINES else LINES[0]
-    wanted = {"engine": engine, "containers": [name], "lines": lines, "match": match}
+    wanted = {"engine": engine, "containers": [name], "lines": lines}
+    can_follow = followed(ui, state["actor"], "container.logs", wanted)
+    # What is searched for, and what lies further back, stands still.
+    live = None if match or lines != LINES[0] else can_follow
     logs = None
     if state["answer"] and ui.may("query:container.logs"):
-        logs = query_state(ui, ref, "container.logs", wanted)
+        logs = query_state(ui, ref, "container.logs", {**wanted, "match": match})
     return ui.render(
         "container.html",
         frame=found,
         engine=engine,
         name=name,
         logs=logs,
+        live=live,
+        can_follow=can_follow is not None,
         match=match,
         lines=lines,
         choices=LINES,
