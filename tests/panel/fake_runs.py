@@ -107,7 +107,10 @@ class FakeRuns:
                 name: self.world.forbidden.get(name, why if "service" in name else "")
                 for name in CATALOGUE
             },
-            queries={name: why if "service" in name else "" for name in QUERIES},
+            queries={
+                name: self.world.unanswered.get(name, why if "service" in name else "")
+                for name in QUERIES
+            },
             follows={"container.logs": "", "process.top": "", "service.journal": why}
             if self.world.follows
             else {},

@@ -6,7 +6,8 @@ from typing import Any, Final
 from flask import request
 from flask_babel import lazy_gettext
 
-from narthex_panel.node_frame import blocked, followed, frame, query_state
+from narthex_operator.services.views import ActorView
+from narthex_panel.node_frame import blocked, followed, frame, query_state, why_not
 from narthex_panel.page import Answer, Page, Ui
 
 page: Final = Page(
@@ -42,6 +43,7 @@ KINDS: Final = {
         ),
     ),
 }
+STATS: Final = "container.stats"
 LINES: Final = (200, 1000, 5000)
 _MATCH_CHARACTERS: Final = 256
 
@@ -58,6 +60,7 @@ def show(ui: Ui, ref: str) -> Answer:
         frame=found,
         containers=containers,
         kind="containers",
+        usage=_usage(ui, ref, state["actor"], containers),
         blocked=blocked(ui, state["actor"], ACTIONS),
         **state,
     )
@@ -128,6 +131,18 @@ def _things(ui: Ui, ref: str, kind: str, params: dict[str, Any]) -> Answer:
         blocked=blocked(ui, state["actor"], actions),
         **state,
     )
+
+
+def _usage(
+    ui: Ui, ref: str, actor: ActorView, containers: list[dict[str, Any]]
+) -> dict[tuple[str, str], Mapping[str, Any]] | None:
+    """Look up what each running container uses; ``None`` where that is not to be had here."""
+    if not ui.may(f"query:{STATS}") or why_not(actor, STATS, query=True):
+        return None
+    if not any(one["state"] in {"running", "paused"} for one in containers):
+        return {}
+    told = query_state(ui, ref, STATS, {})["answer"]
+    return {(one["engine"], one["name"]): one for one in told["stats"]} if told else {}
 
 
 def _rank(one: Mapping[str, Any]) -> tuple[int, str]:
