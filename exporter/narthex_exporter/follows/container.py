@@ -24,6 +24,10 @@ _MOST_CONTAINERS: Final = 8
 _GATHER_SECONDS: Final = 0.25
 # How long after its end a container is looked at again: it may have been started anew.
 _AGAIN_SECONDS: Final = 2.0
+# What was written meanwhile is read from the log's end: to look for a moment from its beginning
+# takes an engine minutes. More than a burst, so that lines which are not even read are never
+# left out without some that are counted.
+_MEANWHILE_LINES: Final = 5000
 _JOIN_SECONDS: Final = 1.0
 # Forty lines and 16 KiB of text make a message of less than 64 KiB, whatever is escaped in it.
 _LINES: Final = 40
@@ -58,7 +62,8 @@ class LogParams(QueryParams):
 class LogPart(Result):
     """Some lines of all containers, oldest first.
 
-    ``dropped`` counts lines that came faster than they may be told, since the part before;
+    ``dropped`` counts lines that came faster than they may be told, since the part before (those
+    that an engine threw away, or that came while nobody listened, may be more);
     ``cursor`` is where to go on: the Unix time of each container's last line.
     """
 
@@ -89,11 +94,7 @@ def logs(params: LogParams, facts: Facts, stop: Stop) -> Iterator[LogPart]:
         cursor |= {one.container: one.at.timestamp() for one in before if one.at}
     yield from _parts(before, 0, cursor, {}, even_empty=True)
 
-    def read(name: str, since_seconds: float, cancelled: Callable[[], bool]) -> Iterator[LogFact]:
-        return facts.containers.follow_logs(
-            params.engine, name, since_seconds=since_seconds, cancelled=cancelled
-        )
-
+    read = _each_run(facts, params.engine)
     gathered = Gathered(read, Bucket(BURST, LINES_PER_SECOND).take)
     with gathered.reading(cursor):
         while not stop.wait(_GATHER_SECONDS):
@@ -104,14 +105,32 @@ def logs(params: LogParams, facts: Facts, stop: Stop) -> Iterator[LogPart]:
             cursor |= reached
 
 
+Read = Callable[[str, float, Callable[[], bool]], Iterator[LogFact]]
+
+
+def _each_run(facts: Facts, engine: EngineName) -> Read:
+    """Give what reads on behind a moment: to a container's end, and then only a newer run."""
+    seen: dict[str, tuple[str, float]] = {}
+
+    def read(name: str, since_seconds: float, cancelled: Callable[[], bool]) -> Iterator[LogFact]:
+        found = facts.containers.get(engine, name)
+        if found is None:
+            return
+        run = found.id, found.started_seconds
+        if found.is_up or seen.get(name) != run:
+            seen[name] = run
+            yield from facts.containers.follow_logs(
+                engine, name,
+                lines=_MEANWHILE_LINES, since_seconds=since_seconds, cancelled=cancelled,
+            )  # fmt: skip
+
+    return read
+
+
 class Gathered:
     """Lines of several containers, each read by a thread: bounded, what is left out is counted."""
 
-    def __init__(
-        self,
-        read: Callable[[str, float, Callable[[], bool]], Iterator[LogFact]],
-        admit: Callable[[], bool],
-    ) -> None:
+    def __init__(self, read: Read, admit: Callable[[], bool]) -> None:
         self._read = read
         self._admit = admit
         self._lock = threading.Lock()

@@ -171,7 +171,7 @@ class _Engine:
         return self.ask(read)
 
     def follow_logs(
-        self, name: str, *, since_seconds: float, cancelled: Callable[[], bool]
+        self, name: str, *, lines: int, since_seconds: float, cancelled: Callable[[], bool]
     ) -> Iterator[LogFact]:
         told = self.inspected(name)
         if told is None:
@@ -179,7 +179,7 @@ class _Engine:
         is_terminal = bool((told.get("Config") or {}).get("Tty"))
         response = self.ask(
             lambda client: containerlogs.opened(
-                client, str(told["Id"]), lines=None, since_seconds=since_seconds, follow=True
+                client, str(told["Id"]), lines=lines, since_seconds=since_seconds, follow=True
             )
         )
         with contextlib.closing(response), containerlogs.cut_when(cancelled, response):
@@ -320,11 +320,17 @@ class ContainerEngines:
         return self._engine(engine).logs(name, lines=lines, since_seconds=since_seconds)
 
     def follow_logs(
-        self, engine: str, name: str, *, since_seconds: float, cancelled: Callable[[], bool]
+        self,
+        engine: str,
+        name: str,
+        *,
+        lines: int,
+        since_seconds: float,
+        cancelled: Callable[[], bool],
     ) -> Iterator[LogFact]:
-        """Give the lines since a moment and then each new one. Raises UnavailableError."""
+        """Give the last lines and then each new one. Raises UnavailableError."""
         return self._engine(engine).follow_logs(
-            name, since_seconds=since_seconds, cancelled=cancelled
+            name, lines=lines, since_seconds=since_seconds, cancelled=cancelled
         )
 
     def compose(self, engine: str) -> tuple[str, ...]:

@@ -34,13 +34,13 @@ _ANSI: Final = re.compile(
 
 
 def opened(
-    client: "APIClient", id_: str, *, lines: int | None, since_seconds: float, follow: bool
+    client: "APIClient", id_: str, *, lines: int, since_seconds: float, follow: bool
 ) -> Any:
-    """Ask for a container's lines (``None`` for all), to be read. Raises what requests does."""
+    """Ask for a container's lines, to be read from the answer. Raises what requests does."""
     response = client.get(
         f"{client.base_url}/v{client.api_version}/containers/{id_}/logs",
         params={
-            "stdout": 1, "stderr": 1, "timestamps": 1, "tail": "all" if lines is None else lines,
+            "stdout": 1, "stderr": 1, "timestamps": 1, "tail": lines,
             "follow": int(follow), "since": f"{since_seconds:.9f}" if since_seconds else 0,
         },
         stream=True,

@@ -289,11 +289,16 @@ class PretendedContainers:
         return [one for one in mine if one.at_seconds >= since_seconds][-lines:]
 
     def follow_logs(
-        self, _engine: str, name: str, *, since_seconds: float, cancelled: Callable[[], bool]
+        self,
+        _engine: str,
+        name: str,
+        *,
+        lines: int,
+        since_seconds: float,
+        cancelled: Callable[[], bool],
     ) -> Iterator[LogFact]:
         del cancelled
-        mine = (one for one in self.logged if one.container == name)
-        yield from (one for one in mine if one.at_seconds >= since_seconds)
+        yield from self.logs(_engine, name, lines=lines, since_seconds=since_seconds)
 
     def compose(self, _engine: str) -> tuple[str, ...]:
         return self.program
