@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from narthex_exporter.contract.wire import StreamMessage
 from narthex_exporter.follows import CATALOGUE
+from narthex_exporter.follows.container import LogPart
 from narthex_exporter.follows.process import TopChange, key_of
 from narthex_exporter.follows.service import JournalPart
 from narthex_operator.services.views import LivePermit
@@ -66,18 +67,19 @@ def _processes(ui: Ui, permit: LivePermit) -> Callable[[BaseModel], Iterable[str
     return show
 
 
-def _journal(_ui: Ui, _permit: LivePermit) -> Callable[[BaseModel], Iterable[str]]:
+def _lines(_ui: Ui, _permit: LivePermit) -> Callable[[BaseModel], Iterable[str]]:
     def show(part: BaseModel) -> Iterator[str]:
-        if not isinstance(part, JournalPart):
-            raise ValueError("not a part of a journal")  # noqa: TRY004
+        if not isinstance(part, JournalPart | LogPart):
+            raise ValueError("not a part of a log")  # noqa: TRY004
         yield part.model_dump_json()
 
     return show
 
 
 _MAKERS: Final[dict[str, Callable[[Ui, LivePermit], Callable[[BaseModel], Iterable[str]]]]] = {
+    "container.logs": _lines,
     "process.top": _processes,
-    "service.journal": _journal,
+    "service.journal": _lines,
 }
 
 

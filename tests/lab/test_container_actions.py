@@ -1,13 +1,15 @@
 """The container families on a real Docker engine: what is done is what the engine then tells."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from containernode import ContainerNode
 from fakeregistry import Registry, registry
 from narthex_exporter.contract.errors import RefusedError
 from narthex_exporter.contract.wire import Run, RunState
-from narthex_exporter.queries.containerlogs import FollowParams, follow_logs
+from narthex_exporter.follows.container import LogParams, LogPart, logs
 from realdocker import IMAGE, Engine, engine
 
 SLEEP = ("--network=none", IMAGE, "sleep", "1000")
@@ -108,21 +110,107 @@ def test_a_terminal_and_colours_make_plain_lines(docker: Engine, node: Container
     assert [one["text"] for one in told["lines"]] == ["red", "20%"]
 
 
-def test_logs_are_followed_until_nobody_listens(docker: Engine, node: ContainerNode) -> None:
-    script = "while :; do echo tick; sleep 0.1; done"
-    docker.run("run", "-d", "--name=clock", "--network=none", IMAGE, "sh", "-c", script)
-    stop = threading.Event()
-    params = FollowParams(container="clock", lines=0)
-    for seen, text in enumerate(follow_logs(params, node.facts, stop.is_set)):
-        assert text.endswith("stdout tick\n")
-        if seen == 4:
-            break
+def followed(
+    node: ContainerNode, *, until: Callable[[list[LogPart]], object], **params: Any
+) -> list[LogPart]:
+    """Follow logs until what was told satisfies, at most 15 s."""
+    told: list[LogPart] = []
+    listener = Listener()
+    timer = threading.Timer(15, listener.over.set)
+    timer.start()
+    with contextlib.closing(logs.tell(LogParams(**params), node.facts, listener)) as parts:  # type: ignore[type-var] # a generator
+        for part in parts:
+            told.append(part)
+            if until(told):
+                break
+    timer.cancel()
+    assert until(told), told
+    return told
+
+
+def texts(told: list[LogPart]) -> list[str]:
+    return [line.text for part in told for line in part.lines]
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def wait(self, seconds: float) -> bool:
+        return self.over.wait(seconds)
+
+    def readable(self, _descriptor: int, seconds: float) -> bool:
+        return self.over.wait(seconds)
+
+
+def test_logs_of_several_are_followed_merged_and_go_on_where_they_were(
+    docker: Engine, node: ContainerNode
+) -> None:
+    for name in ("aa", "bb"):
+        script = f"n=0; while :; do n=$((n+1)); echo {name}-$n; echo err >&2; sleep 0.1; done"
+        docker.run("run", "-d", f"--name={name}", "--network=none", IMAGE, "sh", "-c", script)
+    time.sleep(0.5)
+    first = followed(
+        node, containers=("aa", "bb"), lines=6, until=lambda told: len(texts(told)) > 30
+    )
+    lines = [line for part in first for line in part.lines]
+    assert {(line.container, line.stream) for line in lines} == {
+        (name, stream) for name in ("aa", "bb") for stream in ("stdout", "stderr")
+    }  # fmt: skip
+    assert [one.at for one in first[0].lines] == sorted(one.at for one in first[0].lines if one.at)
+    assert len(first[0].lines) == 6
+    again = followed(
+        node, containers=("aa", "bb"), lines=0, after=first[-1].cursor,
+        until=lambda told: len(texts(told)) > 20,
+    )  # fmt: skip
+    for name in ("aa", "bb"):
+        numbers = [int(one[3:]) for one in texts(first + again) if one.startswith(f"{name}-")]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_a_container_that_is_started_anew_is_followed_on(
+    docker: Engine, node: ContainerNode
+) -> None:
+    docker.run("run", "--name=brief", "--network=none", IMAGE, "echo", "once")
+
+    def start_again(told: list[LogPart]) -> bool:
+        if len(told) == 1:
+            docker.run("start", "brief")
+        return len(texts(told)) > 1
+
+    assert texts(followed(node, containers=("brief",), until=start_again)) == ["once", "once"]
+
+
+def test_nobody_listens_any_more_ends_it_at_once_though_nothing_is_written(
+    docker: Engine, node: ContainerNode
+) -> None:
     docker.run("run", "-d", "--name=silent", *SLEEP)
-    threading.Timer(0.5, stop.set).start()
+    listener = Listener()
+    threading.Timer(0.5, listener.over.set).start()
+    before = threading.active_count()
     began = time.monotonic()
-    # It writes nothing: the end must not wait for a line.
-    assert list(follow_logs(FollowParams(container="silent"), node.facts, stop.is_set)) == []
+    told = list(logs.tell(LogParams(containers=("silent",)), node.facts, listener))
     assert time.monotonic() - began < 2
+    assert texts(told) == []
+    assert threading.active_count() <= before
+    with pytest.raises(RefusedError, match="there is no container gone in docker"):
+        next(logs.tell(LogParams(containers=("gone",)), node.facts, listener))
+
+
+def test_a_flood_is_bounded_and_what_is_left_out_is_counted(
+    docker: Engine, node: ContainerNode
+) -> None:
+    script = "n=0; while [ $n -lt 20000 ]; do n=$((n+1)); echo line-$n; done; echo last >&2"
+    docker.run("create", "--name=flood", "--network=none", IMAGE, "sh", "-c", script)
+
+    def counted(told: list[LogPart]) -> int:
+        if len(told) == 1:
+            docker.run("start", "flood")
+        return len(texts(told)) + sum(part.dropped for part in told)
+
+    told = followed(node, containers=("flood",), until=lambda told: counted(told) >= 20_001)
+    assert counted(told[1:]) == 20_001
+    assert 1000 <= len(texts(told)) < 5000
 
 
 def test_stats_are_one_look_at_all(docker: Engine, node: ContainerNode) -> None:

@@ -63,6 +63,14 @@ def containers(text: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _stats(name: str, cpu_ratio: float | None, memory_bytes: int) -> dict[str, Any]:
+    return {
+        "engine": "docker", "name": name, "cpu_ratio": cpu_ratio, "memory_bytes": memory_bytes,
+        "memory_limit_bytes": 2 << 30, "pids": 4, "received_bytes": 1, "sent_bytes": 1,
+        "read_bytes": 1, "written_bytes": 1,
+    }  # fmt: skip
+
+
 def answer(name: str, params: Mapping[str, Any], text: str) -> dict[str, Any] | None:
     """Answer a query of the container families; ``None`` for others."""
     listed = containers(text)
@@ -114,6 +122,14 @@ def answer(name: str, params: Mapping[str, Any], text: str) -> dict[str, Any] | 
         },
         "container.logs": {"lines": [line, {**line, "stream": "stdout"}], "searched": 2,
                            "is_cut": False, "problems": []},
+        "container.stats": {
+            "stats": [
+                _stats("shop-web-1", 0.42, 268 << 20),
+                _stats("shop-db-1", 1.27, 1900 << 20),
+                # An engine without the memory controller tells of no memory.
+                _stats("cache", None, 0),
+            ]
+        },
         "container.disk-usage": {
             "usage": [
                 {"engine": "docker", "kind": kind, "count": 3, "active": 2,

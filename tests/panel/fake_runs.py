@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.panel.fake_containers import answer as answer_of_containers
 from tests.panel.fake_network import network_answer
+from tests.panel.fake_programs import answer as answer_of_programs
 from tests.panel.world import NOW, World
 
 from narthex_exporter.actions import CATALOGUE
@@ -107,8 +108,13 @@ class FakeRuns:
                 name: self.world.forbidden.get(name, why if "service" in name else "")
                 for name in CATALOGUE
             },
-            queries={name: why if "service" in name else "" for name in QUERIES},
-            follows={"process.top": "", "service.journal": why} if self.world.follows else {},
+            queries={
+                name: self.world.unanswered.get(name, why if "service" in name else "")
+                for name in QUERIES
+            },
+            follows={"container.logs": "", "process.top": "", "service.journal": why}
+            if self.world.follows
+            else {},
         )
 
     def query(
@@ -126,6 +132,10 @@ class FakeRuns:
             )
         if name.startswith(("port.", "firewall.")):
             return network_answer(name, self.world.text, empty=self.world.mode == "empty")
+        if name.startswith("supervisor."):
+            return answer_of_programs(
+                name, params, self.world.text, empty=self.world.mode == "empty"
+            )
         known = answer_of_containers(name, params, self.world.text)
         return self._answer(name, params) if known is None else known
 

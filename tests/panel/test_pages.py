@@ -35,6 +35,9 @@ ADDRESSES = (
     ("/nodes/web-1/services", "query:service.list"),
     ("/nodes/web-1/services/nginx.service", "query:service.get"),
     ("/nodes/web-1/services/no.service", "query:service.get"),
+    ("/nodes/web-1/programs", "query:supervisor.list"),
+    ("/nodes/web-1/programs/shop:web_0", "query:supervisor.list"),
+    ("/nodes/web-1/programs/no:no", "query:supervisor.list"),
     ("/nodes/web-1/containers", "query:container.list"),
     ("/nodes/web-1/containers/docker/shop-web-1", "query:container.get"),
     ("/nodes/web-1/containers/docker/none", "query:container.get"),
@@ -524,3 +527,28 @@ def test_a_compose_file_is_not_read_for_who_may_only_look(
     assert "shop-web-1" in text
     assert 'name="content"' not in text
     assert "registry.example.org" not in text
+
+
+def _cells(page: str, key: str) -> list[str]:
+    row = re.search(rf'<tr data-row="{key}".*?</tr>', page, re.DOTALL)
+    assert row, key
+    found = re.findall(r'data-label="(?:CPU|Memory)"[^>]*>([^<]*)<', row[0])
+    return [html.unescape(one).replace("\xa0", " ") for one in found]
+
+
+def test_containers_show_what_they_use_where_that_is_told(client: FlaskClient) -> None:
+    page = client.get("/nodes/web-1/containers", headers=FRAGMENT).text
+    assert _cells(page, f"docker-{10:064x}") == ["42%", "268 MiB"]
+    # Not told, and not running: neither is a zero.
+    assert _cells(page, f"docker-{5:064x}") == ["—", "—"]
+    assert _cells(page, f"docker-{14:064x}") == ["—", "—"]
+
+
+def test_containers_have_no_such_columns_where_the_node_cannot_tell(
+    client: FlaskClient, world: World
+) -> None:
+    world.unanswered["container.stats"] = "this node's version does not know it"
+    page = client.get("/nodes/web-1/containers").text
+    assert "shop-web-1" in page
+    assert 'data-sort-key="cpu"' not in page
+    assert _cells(page, f"docker-{10:064x}") == []

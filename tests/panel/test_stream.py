@@ -138,6 +138,55 @@ def test_a_journal_goes_on_where_it_was_and_can_be_held(
     assert site.complaints == []
 
 
+def test_a_container_s_logs_are_live_and_a_search_stands_still(
+    site: Site, context: BrowserContext
+) -> None:
+    def written(
+        *texts: str, at: float, dropped: int = 0, stream: str = "stdout"
+    ) -> dict[str, Any]:
+        lines = [
+            {
+                "container": "shop-web-1",
+                "stream": stream,
+                "at": "2026-11-24T10:00:00Z",
+                "text": one,
+            }
+            for one in texts
+        ]
+        return {"lines": lines, "cursor": {"shop-web-1": at}, "dropped": dropped}
+
+    told = site.world.told.setdefault("container.logs", [])
+    told.append(written("first line", HOSTILE, at=7.5))
+    page = site.open(context)
+    page.set_default_timeout(WAIT_SECONDS * 1000)
+    page.goto(f"{site.url}/nodes/web-1/containers/docker/shop-web-1")
+    log = page.get_by_role("log")
+    log.get_by_text("first line").wait_for()
+    assert log.get_by_text("connection reset").count() == 0
+    page.get_by_role("button", name="Pause the log").click()
+    told.append(written("second line", at=8.25, dropped=7, stream="stderr"))
+    page.get_by_text("Paused: 2 lines wait").wait_for()
+    assert log.get_by_text("second line").count() == 0
+    page.get_by_role("button", name="Pause the log").click()
+    log.get_by_text("13:00:00 stderr: second line").wait_for()
+    log.get_by_text("7 lines were left out").wait_for()
+    hide(page, hidden=True)
+    until(lambda: site.world.listening == 0)
+    told[:] = [written("third line", at=9)]
+    hide(page, hidden=False)
+    log.get_by_text("third line").wait_for()
+    again = site.world.opened[-1]
+    assert (again["after"], again["lines"]) == ({"shop-web-1": 8.25}, 0)
+    page.get_by_role("searchbox", name="Text in the line").fill("reset")
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.get_by_text("connection reset by peer").first.wait_for()
+    assert log.count() == 0
+    page.get_by_role("link", name="Follow live").click()
+    log.wait_for()
+    assert page.evaluate("window.pwned") is None
+    assert site.complaints == []
+
+
 def test_a_session_that_ends_leads_to_the_sign_in(site: Site, context: BrowserContext) -> None:
     page = site.open(context)
     page.set_default_timeout(WAIT_SECONDS * 1000)

@@ -113,6 +113,8 @@ class World:
     """Why every terminal ends now."""
     forbidden: dict[str, str] = field(default_factory=dict)
     """Why a node cannot carry out an action."""
+    unanswered: dict[str, str] = field(default_factory=dict)
+    """Why a node cannot answer a query."""
     reads: int = 0
     cpu: float = 0.0
     """Added to each node's CPU, so that a test sees a change."""

@@ -295,9 +295,18 @@ class ContainerFacts(Protocol):
         ...
 
     def follow_logs(
-        self, engine: str, name: str, *, lines: int, cancelled: Callable[[], bool]
+        self,
+        engine: str,
+        name: str,
+        *,
+        lines: int,
+        since_seconds: float,
+        cancelled: Callable[[], bool],
     ) -> Iterator[LogFact]:
-        """Give the last lines and then each new one, until cancelled or the container ends."""
+        """Give the last lines, of those since a moment, and then each new one.
+
+        It ends when cancelled and when the container does.
+        """
         ...
 
     def compose(self, engine: str) -> tuple[str, ...]:

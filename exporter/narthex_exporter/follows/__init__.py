@@ -3,9 +3,9 @@
 from typing import Any, Final
 
 from narthex_exporter.contract.spec import Follow
-from narthex_exporter.follows import process, service
+from narthex_exporter.follows import container, process, service
 
-MODULES: Final = (process, service)
+MODULES: Final = (container, process, service)
 
 CATALOGUE: Final[dict[str, Follow[Any, Any]]] = {
     value.name: value

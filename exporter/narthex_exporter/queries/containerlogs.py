@@ -1,7 +1,6 @@
-"""Ask what containers wrote, and follow what they write."""
+"""Ask what containers wrote."""
 
 import datetime as dt
-from collections.abc import Callable, Iterator
 from typing import Annotated, Final
 
 from pydantic import AwareDatetime, Field
@@ -14,7 +13,6 @@ from narthex_exporter.actions.containerparams import (
     ProjectName,
 )
 from narthex_exporter.contract.containerfacts import LogFact
-from narthex_exporter.contract.errors import RefusedError
 from narthex_exporter.contract.facts import Facts
 from narthex_exporter.contract.spec import QueryParams, Result, query
 
@@ -52,14 +50,6 @@ class ProjectLogParams(QueryParams):
     match: Annotated[str, Field(title="Containing", max_length=256)] = ""
 
 
-class FollowParams(QueryParams):
-    """What names the container that is followed."""
-
-    engine: Engine = EngineName.DOCKER
-    container: ContainerName
-    lines: Annotated[int, Field(title="Lines before", ge=0, le=1000, strict=True)] = 100
-
-
 class Line(Result):
     """One line that a container wrote to ``stdout`` or ``stderr``; colours are left out."""
 
@@ -85,7 +75,7 @@ class LogLines(Result):
 @query(name="container.logs", title="A container's logs", needs=NEEDS, timeout_seconds=15.0)
 def logs(params: LogParams, facts: Facts) -> LogLines:
     """Read what containers wrote last, merged by time, as far back as their engine keeps it."""
-    return _read(
+    return merged(
         facts, params.engine, params.containers,
         lines=params.lines, since_seconds=params.since_seconds, match=params.match,
     )  # fmt: skip
@@ -99,37 +89,22 @@ def project_logs(params: ProjectLogParams, facts: Facts) -> LogLines:
         for one in facts.containers.list()
         if one.engine == params.engine and one.project == params.project
     ]
-    return _read(
+    return merged(
         facts, params.engine, tuple(mine[:_MOST_CONTAINERS]),
         lines=params.lines, since_seconds=params.since_seconds, match=params.match,
     )  # fmt: skip
 
 
-def follow_logs(
-    params: FollowParams, facts: Facts, cancelled: Callable[[], bool]
-) -> Iterator[str]:
-    """Give a container's last lines and each new one, as text, until cancelled or it ends.
-
-    A line is its time, its stream and its text, parted by spaces. Raises RefusedError.
-    """
-    if facts.containers.get(params.engine, params.container) is None:
-        raise RefusedError(f"there is no container {params.container} in {params.engine}")
-    for line in facts.containers.follow_logs(
-        params.engine, params.container, lines=params.lines, cancelled=cancelled
-    ):
-        at = dt.datetime.fromtimestamp(line.at_seconds, tz=dt.UTC).isoformat()
-        yield f"{at} {line.stream} {line.text}\n"
-
-
-def _read(
+def merged(
     facts: Facts,
     engine: EngineName,
     names: tuple[str, ...],
     *,
     lines: int,
-    since_seconds: float,
-    match: str,
+    since_seconds: float = 0.0,
+    match: str = "",
 ) -> LogLines:
+    """Read the last lines of several containers, merged by time. Raises UnavailableError."""
     wanted = match.casefold()
     found: list[LogFact] = []
     problems = []
@@ -147,7 +122,7 @@ def _read(
     found.sort(key=lambda one: one.at_seconds)
     kept = _newest(found[-lines:])
     return LogLines(
-        lines=tuple(map(_shown, kept)),
+        lines=tuple(map(shown, kept)),
         searched=searched,
         is_cut=is_cut or len(kept) < len(found),
         problems=tuple(problems),
@@ -164,6 +139,7 @@ def _newest(found: list[LogFact]) -> list[LogFact]:
     return found
 
 
-def _shown(line: LogFact) -> Line:
+def shown(line: LogFact) -> Line:
+    """Show a line as the wire carries it."""
     at = dt.datetime.fromtimestamp(line.at_seconds, tz=dt.UTC) if line.at_seconds else None
     return Line(container=line.container, stream=line.stream, at=at, text=line.text)

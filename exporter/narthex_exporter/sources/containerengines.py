@@ -171,7 +171,7 @@ class _Engine:
         return self.ask(read)
 
     def follow_logs(
-        self, name: str, *, lines: int, cancelled: Callable[[], bool]
+        self, name: str, *, lines: int, since_seconds: float, cancelled: Callable[[], bool]
     ) -> Iterator[LogFact]:
         told = self.inspected(name)
         if told is None:
@@ -179,7 +179,7 @@ class _Engine:
         is_terminal = bool((told.get("Config") or {}).get("Tty"))
         response = self.ask(
             lambda client: containerlogs.opened(
-                client, str(told["Id"]), lines=lines, since_seconds=0.0, follow=True
+                client, str(told["Id"]), lines=lines, since_seconds=since_seconds, follow=True
             )
         )
         with contextlib.closing(response), containerlogs.cut_when(cancelled, response):
@@ -320,10 +320,18 @@ class ContainerEngines:
         return self._engine(engine).logs(name, lines=lines, since_seconds=since_seconds)
 
     def follow_logs(
-        self, engine: str, name: str, *, lines: int, cancelled: Callable[[], bool]
+        self,
+        engine: str,
+        name: str,
+        *,
+        lines: int,
+        since_seconds: float,
+        cancelled: Callable[[], bool],
     ) -> Iterator[LogFact]:
         """Give the last lines and then each new one. Raises UnavailableError."""
-        return self._engine(engine).follow_logs(name, lines=lines, cancelled=cancelled)
+        return self._engine(engine).follow_logs(
+            name, lines=lines, since_seconds=since_seconds, cancelled=cancelled
+        )
 
     def compose(self, engine: str) -> tuple[str, ...]:
         """Give the words that start Compose for an engine."""

@@ -6,7 +6,8 @@ from typing import Any, Final
 from flask import request
 from flask_babel import lazy_gettext
 
-from narthex_panel.node_frame import blocked, frame, query_state
+from narthex_operator.services.views import ActorView
+from narthex_panel.node_frame import blocked, followed, frame, query_state, why_not
 from narthex_panel.page import Answer, Page, Ui
 
 page: Final = Page(
@@ -42,6 +43,7 @@ KINDS: Final = {
         ),
     ),
 }
+STATS: Final = "container.stats"
 LINES: Final = (200, 1000, 5000)
 _MATCH_CHARACTERS: Final = 256
 
@@ -58,6 +60,7 @@ def show(ui: Ui, ref: str) -> Answer:
         frame=found,
         containers=containers,
         kind="containers",
+        usage=_usage(ui, ref, state["actor"], containers),
         blocked=blocked(ui, state["actor"], ACTIONS),
         **state,
     )
@@ -65,22 +68,27 @@ def show(ui: Ui, ref: str) -> Answer:
 
 @page.get("/nodes/<ref>/containers/<engine>/<name>", permission="query:container.get")
 def detail(ui: Ui, ref: str, engine: str, name: str) -> Answer:
-    """Show one container with what it wrote last, or what of that holds a text."""
+    """Show one container with what it writes, or what of that holds a text."""
     found = frame(ui, ref, "containers")
     state = query_state(ui, ref, "container.get", {"engine": engine, "container": name})
     match = request.args.get("q", "")[:_MATCH_CHARACTERS]
     lines = request.args.get("lines", LINES[0], type=int)
     lines = lines if lines in LINES else LINES[0]
-    wanted = {"engine": engine, "containers": [name], "lines": lines, "match": match}
+    wanted = {"engine": engine, "containers": [name], "lines": lines}
+    can_follow = followed(ui, state["actor"], "container.logs", wanted)
+    # What is searched for, and what lies further back, stands still.
+    live = None if match or lines != LINES[0] else can_follow
     logs = None
     if state["answer"] and ui.may("query:container.logs"):
-        logs = query_state(ui, ref, "container.logs", wanted)
+        logs = query_state(ui, ref, "container.logs", {**wanted, "match": match})
     return ui.render(
         "container.html",
         frame=found,
         engine=engine,
         name=name,
         logs=logs,
+        live=live,
+        can_follow=can_follow is not None,
         match=match,
         lines=lines,
         choices=LINES,
@@ -123,6 +131,18 @@ def _things(ui: Ui, ref: str, kind: str, params: dict[str, Any]) -> Answer:
         blocked=blocked(ui, state["actor"], actions),
         **state,
     )
+
+
+def _usage(
+    ui: Ui, ref: str, actor: ActorView, containers: list[dict[str, Any]]
+) -> dict[tuple[str, str], Mapping[str, Any]] | None:
+    """Look up what each running container uses; ``None`` where that is not to be had here."""
+    if not ui.may(f"query:{STATS}") or why_not(actor, STATS, query=True):
+        return None
+    if not any(one["state"] in {"running", "paused"} for one in containers):
+        return {}
+    told = query_state(ui, ref, STATS, {})["answer"]
+    return {(one["engine"], one["name"]): one for one in told["stats"]} if told else {}
 
 
 def _rank(one: Mapping[str, Any]) -> tuple[int, str]:

@@ -289,10 +289,16 @@ class PretendedContainers:
         return [one for one in mine if one.at_seconds >= since_seconds][-lines:]
 
     def follow_logs(
-        self, _engine: str, name: str, *, lines: int, cancelled: Callable[[], bool]
+        self,
+        _engine: str,
+        name: str,
+        *,
+        lines: int,
+        since_seconds: float,
+        cancelled: Callable[[], bool],
     ) -> Iterator[LogFact]:
         del cancelled
-        yield from self.logs(_engine, name, lines=lines)
+        yield from self.logs(_engine, name, lines=lines, since_seconds=since_seconds)
 
     def compose(self, _engine: str) -> tuple[str, ...]:
         return self.program

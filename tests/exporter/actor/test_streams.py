@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.exporter.actions.conftest import PretendedContainers
 from tests.exporter.actor.conftest import Client, Enrolled, Rig, Sleeper, running, started
 from typing_extensions import override
 from wsproto.events import AcceptConnection, CloseConnection, Event
@@ -17,9 +18,11 @@ from wsproto.events import AcceptConnection, CloseConnection, Event
 from narthex_exporter.actor import streams
 from narthex_exporter.actor.facts import NodeFacts
 from narthex_exporter.actor.policy import OFF
+from narthex_exporter.contract.containerfacts import ContainerFact, LogFact
 from narthex_exporter.contract.facts import UnitFact
 from narthex_exporter.contract.wire import encode_params
 from narthex_exporter.follows import service
+from narthex_exporter.follows.container import LogPart
 from narthex_exporter.follows.process import TopChange
 from narthex_exporter.follows.service import JournalPart
 from narthex_exporter.sources.systemd import Units
@@ -345,3 +348,31 @@ def _gone(pid: int) -> bool:
 
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_what_containers_write_is_told_behind_what_was_seen(ear: Ear, rig: Rig) -> None:
+    lines = [
+        LogFact(container=name, stream="stdout", at_seconds=100.0 + at, text=f"{name} {at}")
+        for name, at in (("web", 0), ("db", 1), ("web", 2), ("db", 3))
+    ]
+    found = [
+        ContainerFact(engine="docker", id=one * 8, name=one, image="i") for one in ("web", "db")
+    ]
+    facts = rig.actor.engine.facts
+    assert isinstance(facts, NodeFacts)
+    containers = PretendedContainers(found=found, logged=lines)
+    rig.actor.engine.facts = replace(facts, containers=containers)
+    rig.actor.engine.needs = {**rig.actor.engine.needs, "containers": containers.unavailable}
+    talk = ear.open("container.logs", containers=["web", "db"], lines=3)
+    part = LogPart.model_validate(talk.json()["data"])
+    assert [one.text for one in part.lines] == ["db 1", "web 2", "db 3"]
+    assert part.cursor == {"web": 102.0, "db": 103.0}
+    talk = ear.open("container.logs", containers=["web", "db"], after={"web": 100.0, "db": 101.0})
+    assert LogPart.model_validate(talk.json()["data"]).lines == ()
+    part = LogPart.model_validate(talk.json()["data"])
+    assert [one.text for one in part.lines] == ["web 2", "db 3"]
+    gone = ear.open("container.logs", containers=["gone"])
+    assert gone.json()["problem"]["detail"] == "there is no container gone in docker"
+    assert gone.close_code() == 1008
+    many = {"containers": [f"c{n}" for n in range(9)]}
+    assert ear.refused("container.logs", many) == (422, "params-invalid")

@@ -26,6 +26,7 @@ function attach(root) {
   refresh.attach(root);
   stream.attach(root);
   checkConfirmation(root);
+  for (const box of root.querySelectorAll?.("[data-at-end]") ?? []) box.scrollTop = box.scrollHeight;
 }
 
 /** Enable the last button only when the typed text is the thing's exact name. */

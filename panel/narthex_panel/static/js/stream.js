@@ -119,10 +119,31 @@ function processes() {
 
 const MOST_LINES = 2000;
 
+/** Say of a journal's line who wrote it, and how bad it is. */
+function ofJournal({ identifier, pid, priority }) {
+  const bad = priority !== null && priority <= 3;
+  return {
+    who: identifier ? `${identifier}${pid ? `[${pid}]` : ""}` : "",
+    look: bad ? "is-bad" : priority === 4 ? "is-warn" : "",
+  };
+}
+
+/** Say of a container's line which of several wrote it, and whether as an error. */
+function ofContainers({ containers }) {
+  return ({ container, stream }) => {
+    const bad = stream === "stderr";
+    const said = [containers.length > 1 ? container : "", bad ? stream : ""];
+    return { who: said.filter(Boolean).join(" "), look: bad ? "is-bad" : "" };
+  };
+}
+
+const LOGS = { "service.journal": () => ofJournal, "container.logs": ofContainers };
+
 /** A log that grows at its end: it stays where a person scrolled to, and can be held. */
-class Journal {
-  constructor(root) {
+class Log {
+  constructor(root, head) {
     this.root = root;
+    this.head = head;
     this.lines = root.querySelector("[data-lines]");
     this.button = root.querySelector("[data-pause]");
     this.note = root.querySelector("[data-waiting]");
@@ -156,16 +177,14 @@ class Journal {
     }
   }
 
-  line({ at, identifier, pid, priority, text: said }) {
+  line(line) {
     const element = document.createElement("span");
-    element.className = "log-entry";
-    if (priority !== null && priority <= 3) element.classList.add("is-bad");
-    else if (priority === 4) element.classList.add("is-warn");
-    const time = new Date(at).toLocaleTimeString(document.documentElement.lang, {
+    const { who, look } = this.head(line);
+    element.className = `log-entry ${look}`;
+    const time = line.at && new Date(line.at).toLocaleTimeString(document.documentElement.lang, {
       hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
     });
-    const who = identifier ? `${identifier}${pid ? `[${pid}]` : ""}: ` : "";
-    element.textContent = `${time} ${who}${said}\n`;
+    element.textContent = `${time ?? "—"} ${who ? `${who}: ` : ""}${line.text}\n`;
     return element;
   }
 
@@ -208,12 +227,13 @@ export function attach(root = document) {
     watched.add(element);
     const badge = element.querySelector("[data-fresh]");
     const asked = JSON.parse(element.dataset.params);
-    const journal = element.dataset.stream === "service.journal" ? new Journal(element) : null;
+    const head = LOGS[element.dataset.stream]?.(asked);
+    const log = head ? new Log(element, head) : null;
     new Feed({
       node: element.dataset.node,
       name: element.dataset.stream,
-      params: () => ({ ...asked, ...journal?.place }),
-      show: journal ? (data) => journal.take(data) : processes(),
+      params: () => ({ ...asked, ...log?.place }),
+      show: log ? (data) => log.take(data) : processes(),
       say: (state, message) => {
         badge.dataset.state = state;
         if (badge.textContent !== message) badge.textContent = message;
