@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import datetime as dt
+import functools
 import logging
 import threading
 import time
@@ -223,23 +224,26 @@ class Engine:
         for stored in self.store.unfinished():
             run = stored.run
             if self.jobs.is_alive(run.id):
-                self._attach(run)
+                self._attach(run, functools.partial(self._follow_job, run))
+            elif self._is_guarded(run):
+                # To bring it back may take a while, in which we can answer already.
+                self._attach(run, functools.partial(self._lost, run))
             else:
                 self._tell_end(self._lost(run))
         for stored in self.store.untold():
             self._tell_end(stored.run)
         self.store.prune(before=self.clock() - _KEPT_SECONDS)
 
-    def _attach(self, run: Run) -> None:
-        """Follow a job that an earlier actor began."""
+    def _attach(self, run: Run, work: Callable[[], Run | None]) -> None:
+        """See a run through that an earlier actor began."""
         with self._changed:
             self._locks[run.resource] = run.id
-        self._in_thread(run, lambda: self._follow_job(run))
+        self._in_thread(run, work)
         log.info("run.attached", extra={"run_id": run.id, "action": run.action})
 
     def _lost(self, run: Run) -> Run:
         """Give the end of a run whose process has gone without one."""
-        if self.confirmations.is_armed(run.id) or self.confirmations.is_decided_against(run.id):
+        if self._is_guarded(run):
             return self._brought_back(run)
         begun = run.state is not RunState.QUEUED
         error = (
@@ -249,6 +253,9 @@ class Engine:
         )
         hint = "look at its state before running it again" if begun else "run it again"
         return self._ended(run, RunState.LOST, error, hint)
+
+    def _is_guarded(self, run: Run) -> bool:
+        return self.confirmations.is_armed(run.id) or self.confirmations.is_decided_against(run.id)
 
     def _brought_back(self, run: Run) -> Run:
         done = self.confirmations.revert(run.id) or self.confirmations.result(
