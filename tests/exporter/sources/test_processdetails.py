@@ -1,6 +1,7 @@
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,11 @@ def test_a_process_is_looked_into(tmp_path: Path) -> None:
         )
     try:
         processes = Processes()
+        # Popen returns before the kernel tells of the new program's environment.
+        deadline = time.monotonic() + 5
+        while not Path(f"/proc/{process.pid}/environ").read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         ticks = processes.start_ticks(process.pid)
         assert ticks is not None
         found = processes.details(process.pid, ticks)

@@ -38,6 +38,8 @@ def enrolled(tmp_path: Path, signer: SignerClient, config: OperatorConfig) -> It
         yield first, make_nodes(tmp_path / "nodes", signer, database, 6, stack)
 
 
+# Killed between its mark and its first byte, a member is not known until its ticket is too old.
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(4))
 def test_one_that_is_killed_at_any_point_goes_on_and_runs_no_member_twice(
     config: OperatorConfig, enrolled: Any, victim: dict[str, Any], seed: int
@@ -61,11 +63,20 @@ def test_one_that_is_killed_at_any_point_goes_on_and_runs_no_member_twice(
             found = program.call("GET", path)
             return found if found["state"] in {"succeeded", "failed", "halted"} else None
 
-        done = until(ended, seconds=60, what="the fleet run is over")
+        done = until(ended, seconds=240, what="the fleet run is over")
         audit = program.call("GET", f"/api/v1/audit?run={run['id']}")
-    assert done["state"] == "succeeded", (after, done["error"], done["counts"])
-    assert [executions(node) for node in nodes] == [1] * 6, after
+    states = {one["node_name"]: one["state"] for one in done["members"]}
+    counts = {node.name: executions(node) for node in nodes}
+    assert max(counts.values()) == 1, after
+    assert {name for name, count in counts.items() if count} == {
+        name for name, state in states.items() if state == "succeeded"
+    }, (after, states)
     assert audit["intact"]
+    # Nothing but a member that was lost on its way keeps the others from their turn.
+    if done["state"] != "succeeded":
+        assert (done["state"], "lost" in states.values()) == ("halted", True), (after, states)
+        return
+    assert set(counts.values()) == {1}
     events = [row["event"] for row in audit["items"]]
     assert events == ["fleet-run.finished", "fleet-run.requested"]
 
