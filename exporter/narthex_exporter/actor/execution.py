@@ -86,6 +86,10 @@ class Execution:
         """Follow the plan; what stands under a guard is kept once confirmed, or not at all."""
         try:
             state, error = self._follow()
+        except NarthexError as failure:
+            if self.guard_until is None:
+                raise
+            return _as_reverted(self._bring_back(), str(failure))
         except Exception:
             self._bring_back()
             raise

@@ -29,6 +29,7 @@ class FileParams(Params):
     content: str
     seconds: Annotated[float, Field(gt=0)] = 30.0
     then: str = ""
+    program: str = ""
 
     @property
     @override
@@ -63,6 +64,8 @@ def guarded(params: FileParams, facts: Facts) -> Planned:
     yield WriteFile(path=params.path, content=params.content, before=before)
     if params.then:
         yield RunProgram(argv=("sh", "-c", params.then))
+    if params.program:
+        yield RunProgram(argv=(params.program,))
     yield Confirm()
     yield RunProgram(argv=("touch", "--", f"{params.path}.kept"))
 

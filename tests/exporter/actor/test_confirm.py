@@ -91,6 +91,13 @@ def test_a_step_that_fails_under_the_guard_brings_everything_back(bench: Rig, fi
     assert "wrong" in run["error"]
 
 
+def test_a_step_that_cannot_even_begin_is_told_as_brought_back_too(bench: Rig, file: Path) -> None:
+    run = bench.client.wait(change(bench, file, program="no-such-program"))
+    assert (run["state"], file.read_text()) == ("reverted", "old\n")
+    assert "there is no program no-such-program" in run["error"]
+    assert run["error"].endswith("it was brought back")
+
+
 def test_a_cancelled_change_is_brought_back(bench: Rig, file: Path) -> None:
     run_id = change(bench, file)
     bench.client.call("DELETE", f"/api/v1/runs/{run_id}", act="run", op=run_id)
