@@ -97,6 +97,7 @@ class Export(Result):
 def get(params: GetParams, facts: Facts) -> Firewall:  # noqa: ARG001
     """Tell which packet filters are in force, their default policies and their rules."""
     view = facts.firewall.look()
+    in_force = {one.name for one in view.backends if one.active}
     return Firewall(
         backends=tuple(
             Backend(
@@ -113,6 +114,8 @@ def get(params: GetParams, facts: Facts) -> Firewall:  # noqa: ARG001
                 backend=one.backend, place=one.place, direction=one.direction, policy=one.policy
             )
             for one in view.policies
+            # What an idle ufw would do is not what becomes of a packet.
+            if one.backend in in_force
         ),
         rules=tuple(_rule(one) for one in view.rules[:_MOST_RULES]),
         total=len(view.rules),
